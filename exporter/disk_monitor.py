@@ -10,7 +10,7 @@ from pathlib import Path
 from shmcam.config.settings import Settings
 from shmcam.control.messages import DiskLow, Event, Reply
 from shmcam.library.database import explain_not_writable
-from shmcam.library.disk_space import measure_room
+from shmcam.library.disks.disk_space import measure_room
 from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.folder_checks import find_folder_problems
 

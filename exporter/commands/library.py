@@ -18,7 +18,7 @@ from shmcam.config.settings import Settings
 from shmcam.control.messages import Clips, Command, Delete, Library, Pictures, Protect, Reply, Unprotect
 from shmcam.library import Catalogue, Entry, LibraryError, NoRoom
 from shmcam.library.database import explain_not_writable
-from shmcam.library.disk_space import MB
+from shmcam.library.disks.disk_space import MB
 from shmcam.library.entry import GROUPS, to_line, to_row, to_text
 from shmcam.library.files import find_files, remove_leftovers
 from shmcam.library.query import Query, find_next_cursor

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from exporter import replies
 from exporter.continuous.long_exposure import LongExposure
-from exporter.pictures import names
 from exporter.pictures.save import PictureSaver, SaveOptions, tell_saved
 from exporter.ring_frames import (
     LONG,
@@ -29,6 +28,7 @@ from shm_ring import Flags, Frame, FrameMeta
 from shmcam.config.errors import explain_unknown_camera
 from shmcam.config.settings import Settings
 from shmcam.control.messages import PastStack, Reply, Save, Snapshot, error
+from shmcam.library import file_names
 from shmcam.library.entry import Entry
 
 NEW_FRAME_WAIT_S = 10.0
@@ -76,7 +76,7 @@ class PictureCommands:
             frame = camera.find_at(target_ns)
         if frame is None:
             return replies.reply_no_frames(camera.name, RING_IS_EMPTY)
-        name = names.name_picture(
+        name = file_names.name_picture(
             self._prefix_of(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id, ""
         )
         entries = self._saver.save_frame(camera, frame, name, SaveOptions(command.formats, command.label, trigger))
@@ -106,7 +106,7 @@ class PictureCommands:
             return replies.reply_no_frames(", ".join(camera.name for camera in cameras), RING_IS_EMPTY)
         entries: list[Entry] = []
         for camera, frame, _ in saved:
-            name = names.name_snapshot(camera.name, command.label, frame.meta.captured_utc_ns, "")
+            name = file_names.name_snapshot(camera.name, command.label, frame.meta.captured_utc_ns, "")
             options = SaveOptions(
                 command.formats, command.label, "snapshot", folder=self._find_session_folder(camera.name)
             )
@@ -224,7 +224,7 @@ class PictureCommands:
         entries: list[Entry] = []
         copies = list(camera.copy_frames(chosen))
         for frame in copies:
-            name = names.name_picture(
+            name = file_names.name_picture(
                 self._prefix_of(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id, ""
             )
             with tell_saved(entries):

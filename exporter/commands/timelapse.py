@@ -8,11 +8,10 @@ from pathlib import Path
 from exporter import replies
 from exporter.continuous.follower import CameraFollower
 from exporter.films.build import build, camera_of, find_pictures, format_refused
-from exporter.pictures import names
 from shmcam.config.errors import explain_unknown_camera
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Event, Progressed, Reply, Saved, Timelapse, error
-from shmcam.library import Catalogue
+from shmcam.library import Catalogue, file_names
 from shmcam.library.entry import to_row
 from shmcam.runtime.atomic_files import PART
 
@@ -44,7 +43,7 @@ def build_timelapse(
         if done % PROGRESS_FRAMES == 0 or done == total:
             announce(Progressed(task=f"timelapse {camera}", done=done, total=total))
 
-    label = names.check_label(command.label)
+    label = file_names.check_label(command.label)
     refused: list[tuple[Path, str]] = []
 
     def refuse(path: Path, reason: str) -> None:

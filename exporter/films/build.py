@@ -14,12 +14,11 @@ import cv2
 import numpy as np
 
 from exporter.films.film import FRAME_BYTES, ROOM_FRAMES, Film
-from exporter.pictures import names
 from exporter.settings import ExportSettings
 from shm_ring.formats import geometry
 from shmcam.config.errors import UnknownCamera
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
-from shmcam.library import Catalogue, Entry, LibraryError, retention
+from shmcam.library import Catalogue, Entry, LibraryError, file_names, retention
 from shmcam.library.entry import to_row
 from shmcam.library.errors import NothingThere
 from shmcam.library.sidecar import INSTALLATION
@@ -77,7 +76,7 @@ def build(
     make_room()
     layout = geometry("bgr24", first.shape[1], first.shape[0])
     camera = entries[0].camera
-    path = find_unused_path(folder / names.name_film("timelapse", camera, label, entries[0].started_utc_ns, "mp4"))
+    path = find_unused_path(folder / file_names.name_film("timelapse", camera, label, entries[0].started_utc_ns, "mp4"))
     about = entries[0].to_description() | {"kind": "timelapse", INSTALLATION: catalogue.owner.id}
     film = Film(path, layout, fps=fps, crf=own.timelapse_crf, about=about)
     filmed: list[Entry] = []
@@ -181,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 catalogue,
                 pictures,
                 fps=options.fps,
-                label=names.check_label(options.label),
+                label=file_names.check_label(options.label),
                 progress=bar,
                 refuse=lambda path, reason: refused.append((path, reason)),
             )

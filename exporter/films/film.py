@@ -19,11 +19,11 @@ import numpy as np
 from av.video.reformatter import ColorRange
 from msgspec.structs import replace
 
-from exporter.pictures import names
 from exporter.pictures.encode import to_array
 from shm_ring.color import to_bgr
 from shm_ring.formats import Geometry
 from shmcam.imaging.accumulate import Payload
+from shmcam.library import file_names
 from shmcam.library.entry import Entry, from_description
 from shmcam.library.sidecar import Owner
 from shmcam.runtime.atomic_files import PART, is_regular
@@ -122,7 +122,9 @@ def _adopt_held(part: Path, camera: str, owner: Owner | None) -> Entry | None:
     summary = read_summary(part, suspect=SYNC_FRAMES + 1)
     if summary is None or not summary.frames:
         # Before its first fragment a film says nothing about itself; another camera may be about to write it.
-        if any(names.is_film_of(part.name.removesuffix(PART), what, camera) for what in ("timelapse", "startrails")):
+        if any(
+            file_names.is_film_of(part.name.removesuffix(PART), what, camera) for what in ("timelapse", "startrails")
+        ):
             part.unlink()
         return None
     if summary.about.get("camera") != camera or (owner is not None and not owner.is_named(summary.about)):

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from exporter.films.film import FRAME_BYTES, ROOM_FRAMES, Film, adopt_film
-from exporter.pictures import names
 from exporter.settings import ExportSettings
 from shm_ring import FrameMeta
 from shm_ring.formats import Geometry
 from shmcam.config.settings import Settings
 from shmcam.imaging.accumulate import Payload
-from shmcam.library import Catalogue, Entry, retention
+from shmcam.library import Catalogue, Entry, file_names, retention
 from shmcam.library.sidecar import INSTALLATION
 from shmcam.runtime.atomic_files import PART, find_unused_path
 
@@ -84,7 +83,7 @@ class RunningFilm:
         """
         settings = self.settings()
         for part in sorted(settings.paths.captures.glob(f"{self.kind}_*.mp4{PART}")):
-            camera = names.film_camera_of(part.name, self.kind)
+            camera = file_names.film_camera_of(part.name, self.kind)
             is_of_removed = self.camera == settings.cameras[0] and camera not in settings.cameras
             if not camera or (camera != self.camera and not is_of_removed):
                 continue
@@ -109,7 +108,7 @@ class RunningFilm:
         self._make_room(settings)
         folder = settings.paths.captures
         folder.mkdir(parents=True, exist_ok=True)
-        path = find_unused_path(folder / names.name_film(self.kind, self.camera, "", meta.captured_utc_ns, "mp4"))
+        path = find_unused_path(folder / file_names.name_film(self.kind, self.camera, "", meta.captured_utc_ns, "mp4"))
         about = {
             "kind": self.kind,
             "camera": self.camera,

@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporter.hardware_id import read_camera_id
-from exporter.pictures import encode, exif, names
+from exporter.pictures import encode, exif
 from exporter.pictures.encode import Parts, Samples
 from exporter.ring_frames import CameraFrames
 from exporter.settings import ExportSettings
@@ -29,8 +29,8 @@ from shm_ring import Frame, FrameMeta
 from shm_ring.formats import Geometry
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Event, Saved, StackSaved
-from shmcam.library import Catalogue, Entry, LibraryError, retention
-from shmcam.library.disk_space import is_limit_unseen
+from shmcam.library import Catalogue, Entry, LibraryError, file_names, retention
+from shmcam.library.disks.disk_space import is_limit_unseen
 from shmcam.library.sidecar import FILE, INSTALLATION, PICTURES, sidecar_path_of
 from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.clock import read_clock_error_us
@@ -171,7 +171,7 @@ class PictureSaver:
             samples = dark_frames.subtract_dark(samples, result.geometry, choice.dark)
         score = camera.find_score(last.frame_id)
         prefix = camera.name if len(settings.cameras) > 1 else ""
-        name = names.name_stack(prefix, options.label, last.captured_utc_ns, last.frame_id, count=count, kind="")
+        name = file_names.name_stack(prefix, options.label, last.captured_utc_ns, last.frame_id, count=count, kind="")
         entry = Entry(
             kind=options.kind,
             camera=camera.name,

@@ -6,7 +6,6 @@ of time.
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,8 @@ from recorder.settings import RecorderSettings
 from shm_ring import FrameMeta
 from shm_ring.formats import SQUARE
 from shmcam.library.entry import ORDINARY_TRIGGERS
-from shmcam.library.sidecar import INSTALLATION, TIMING
+from shmcam.library.file_names import TIMING, name_clip
+from shmcam.library.sidecar import INSTALLATION
 from shmcam.runtime.atomic_files import PART
 from shmcam.runtime.clock import to_stamp
 
@@ -56,15 +56,14 @@ def folder_of(recordings: Path, camera: str, order: ClipOrder, prefix: str) -> P
     """
     if order.kind == "rolling":
         return recordings / "rolling" / camera
-    return recordings / _join(prefix, to_stamp(order.utc_ns), order.folder_label or "")
+    return recordings / "_".join(filter(None, (prefix, to_stamp(order.utc_ns), order.folder_label)))
 
 
 def find_free_paths(
     folder: Path, camera: str, track: Track, *, first_utc_ns: int, label: str, container: str
 ) -> ClipPaths:
     """Returns `cam0_1280x720_30.0fps_20260822_210405_trial7.mp4`, or `…_2.mp4` where that exists in any form."""
-    size, rate = f"{track.width}x{track.height}", f"{rate_text_of(track.fps)}fps"
-    stem = _join(camera, size, rate, to_stamp(first_utc_ns), label)
+    stem = name_clip(camera, label, first_utc_ns, width=track.width, height=track.height, fps=track.fps)
     number = 1
     while True:
         number_text = "" if number == 1 else f"_{number}"
@@ -72,29 +71,6 @@ def find_free_paths(
         if not any(path.exists() for path in (paths.clip, paths.growing, paths.timing, paths.growing_timing)):
             return paths
         number += 1
-
-
-CLIP_NAME = re.compile(r"(.+?)_\d+x\d+_[\d.]+fps_\d{8}_\d{6}.*")
-
-
-def camera_of(name: str) -> str:
-    """Returns the camera in the name of a clip; empty for any other name."""
-    match = CLIP_NAME.fullmatch(name)
-    return match[1] if match else ""
-
-
-def is_of(name: str, camera: str) -> bool:
-    """Tells whether a file name is one of this camera's; `front` is not the camera of `front_door_640x360_…`."""
-    return re.match(rf"{re.escape(camera)}_\d+x\d+_[\d.]+fps_\d{{8}}_\d{{6}}", name) is not None
-
-
-def rate_text_of(fps: float) -> str:
-    """Returns the rate as it stands in a name: `30.0`, `7.5`, `29.97`."""
-    return str(round(fps, 2))
-
-
-def _join(*parts: str) -> str:
-    return "_".join(filter(None, parts))
 
 
 NS = 1_000_000_000

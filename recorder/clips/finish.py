@@ -25,7 +25,7 @@ from recorder.resume import EventMarks
 from recorder.settings import RecorderSettings
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, Entry, LibraryError
-from shmcam.library.disk_space import DiskRoom, measure_room
+from shmcam.library.disks.disk_space import DiskRoom, measure_room
 from shmcam.library.retention import keep_newest
 from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.atomic_files import open_atomic

@@ -14,11 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from recorder.clips.clip import SUFFIXES, ClipOrder, ClipTotals, camera_of, is_of
+from recorder.clips.clip import SUFFIXES, ClipOrder, ClipTotals
 from recorder.clips.clip_file import MAX_TIMING_BYTES, read_last_frame, read_rows
 from recorder.clips.writer_events import Closed
 from recorder.resume import NOTHING, RESUME_WITHIN_S
-from shmcam.library.sidecar import TIMING, Owner, sidecar_path_of
+from shmcam.library.file_names import TIMING, clip_camera_of, is_clip_of
+from shmcam.library.sidecar import Owner, sidecar_path_of
 from shmcam.runtime.atomic_files import PART, find_unused_path, is_regular, read_state, sweep, sync_folder
 from shmcam.video.disk_file import hold
 from shmcam.video.growing_mp4 import VideoSummary, read_summary, trim, truncate
@@ -31,7 +32,7 @@ def find_leftovers(recordings: Path, camera: str, *, alone: bool) -> Iterator[Pa
     for folder, _, names in os.walk(recordings):
         for name in sorted(names):
             path = Path(folder) / name
-            if is_of(name, camera) and name.endswith(PART) and is_regular(path) and not _is_written(path, alone):
+            if is_clip_of(name, camera) and name.endswith(PART) and is_regular(path) and not _is_written(path, alone):
                 yield path
 
 
@@ -80,7 +81,7 @@ def find_unfiled(recordings: Path, camera: str) -> list[Path]:
         unfiled += [
             Path(folder) / name
             for name in sorted(names)
-            if is_of(name, camera)
+            if is_clip_of(name, camera)
             and name.endswith(suffixes)
             and is_regular(Path(folder) / name)
             and sidecar_path_of(Path(name)).name not in present
@@ -90,7 +91,7 @@ def find_unfiled(recordings: Path, camera: str) -> list[Path]:
 
 def find_removed_cameras(recordings: Path, cameras: Collection[str]) -> list[str]:
     """Returns the cameras that left clips to be adopted and are none of `cameras`: they were renamed or removed."""
-    left = {camera_of(name) for _, _, names in os.walk(recordings) for name in names if name.endswith(PART)}
+    left = {clip_camera_of(name) for _, _, names in os.walk(recordings) for name in names if name.endswith(PART)}
     return sorted(left - {"", *cameras})
 
 
@@ -100,7 +101,7 @@ def read_closed_until(recordings: Path, camera: str) -> tuple[int, int]:
     A kill may come between the close of a clip and the note of it.
     """
     with suppress(OSError):
-        csvs = (path for path in recordings.rglob(f"*{TIMING}") if is_of(path.name, camera))
+        csvs = (path for path in recordings.rglob(f"*{TIMING}") if is_clip_of(path.name, camera))
         newest = max(csvs, key=lambda path: path.stat().st_mtime_ns, default=None)
         if newest is not None:
             return read_last_frame(newest, time.time(), RESUME_WITHIN_S) or NOTHING

@@ -9,7 +9,7 @@ from pathlib import Path
 from recorder.settings import RecorderSettings
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, LibraryError, NoRoom
-from shmcam.library.disk_space import max_file_bytes_of
+from shmcam.library.disks.disk_space import max_file_bytes_of
 from shmcam.library.errors import NotWritable
 from shmcam.library.retention import make_room
 from shmcam.runtime.atomic_files import sync_folder

@@ -33,7 +33,7 @@ from recorder.clips.clip_file import ClipFile, FileOpener
 from recorder.clips.storage import AHEAD_S, Storage
 from recorder.clips.writer_events import Closed, Notice, Opened, Trouble
 from recorder.encoding.encoder import AccessUnit
-from shmcam.library.disk_space import is_limit_unseen
+from shmcam.library.disks.disk_space import is_limit_unseen
 from shmcam.library.errors import NotWritable
 from shmcam.runtime.clock import read_clock_error_us
 from shmcam.runtime.guarded_thread import Worker

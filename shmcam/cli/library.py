@@ -15,7 +15,7 @@ from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.library import manifest, retention
 from shmcam.library.archive import check_name
 from shmcam.library.catalogue import Catalogue
-from shmcam.library.disk_space import MB
+from shmcam.library.disks.disk_space import MB
 from shmcam.library.entry import GROUPS, Entry, to_line, to_row, to_text
 from shmcam.library.errors import LibraryError
 from shmcam.library.query import ORDERS, Query, find_next_cursor

@@ -22,9 +22,9 @@ from shmcam.config.errors import UnknownCamera
 from shmcam.config.settings import Paths, Settings
 from shmcam.library import database, files, sidecar
 from shmcam.library.database import Database, explain_not_writable
+from shmcam.library.disks.mounts import Mounts
 from shmcam.library.entry import GROUPS, Entry
 from shmcam.library.errors import EntryProtected, LibraryError, NoSuchEntry
-from shmcam.library.mounts import Mounts
 from shmcam.library.query import Query, to_sql
 from shmcam.library.sidecar import Owner
 from shmcam.library.time_parsing import to_storable

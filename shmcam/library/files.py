@@ -13,9 +13,9 @@ from pathlib import Path
 from shmcam.library import sidecar
 from shmcam.library.entry import Entry, is_text
 from shmcam.library.errors import LibraryError
+from shmcam.library.file_names import has_date
 from shmcam.library.manifest import CONFIG, JOURNAL, read_items
 from shmcam.library.sidecar import (
-    DATE,
     MANIFEST,
     MEDIA,
     VIDEOS,
@@ -215,7 +215,7 @@ def _may_be_ours(name: str, present: Collection[str]) -> bool:
     """Tells whether it is worth reading: a medium with a sidecar, or with a date in its name as all of ours."""
     if not name.endswith(_SUFFIXES) or name.startswith(".") or not is_text(name):
         return False
-    return f"{name}.json" in present or DATE.search(name) is not None
+    return f"{name}.json" in present or has_date(name)
 
 
 def _is_growing(path: Path) -> bool:

@@ -22,7 +22,7 @@ from msgspec import Struct
 from shmcam.config.settings import Paths, Settings
 from shmcam.library.catalogue import Catalogue
 from shmcam.library.database import explain_not_writable
-from shmcam.library.disk_space import MB, DiskRoom, measure_room
+from shmcam.library.disks.disk_space import MB, DiskRoom, measure_room
 from shmcam.library.entry import BY_HAND, GROUPS, ORDINARY_TRIGGERS, Entry
 from shmcam.library.errors import EntryProtected, LibraryBusy, LibraryError, NoRoom, NoSuchEntry, NotWritable
 from shmcam.library.files import frees_space

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import socket
 import stat
 from collections.abc import Iterable, Mapping
@@ -29,6 +28,7 @@ from shmcam.imaging import tiff
 from shmcam.imaging.tiff import Tag
 from shmcam.library.entry import Entry, from_description, is_text
 from shmcam.library.errors import LibraryError
+from shmcam.library.file_names import TIMING, has_date, is_picture_name, is_video_name
 from shmcam.library.time_parsing import LARGEST
 from shmcam.runtime.atomic_files import open_atomic, open_regular, read_state
 
@@ -49,14 +49,10 @@ INSTALLATION, FILE = "installation", "file"
 """The keys of a description that prove whose the file is: our id, and the name that we gave the file."""
 MACHINE_ID = Path("/etc/machine-id")
 MAX_ID_BYTES = 4096
-DATE = re.compile(r"(?<!\d)\d{8}(?!\d)")
-"""The date in every name of ours."""
 CLIP_KINDS = {"event": "clip", "rolling": "clip"}
 """The recorder's kinds of clips that the library calls otherwise."""
 UPLOADED = "uploaded"
 """The key of the mark that a copy lies elsewhere: where ("to"), and the size and time of the file that was copied."""
-TIMING = "_frame_timing.csv"
-"""The end of the name of a clip's CSV."""
 
 
 class Owner(Struct, frozen=True):
@@ -98,9 +94,12 @@ class Owner(Struct, frozen=True):
         given = values.get("name" if path.name == MANIFEST else FILE)
         if isinstance(given, str):
             return name == given
-        # Without it they describe themselves, but for those that earlier versions described beside them.
-        tells_itself = path.suffix in PICTURES or (path.suffix in VIDEOS and INSTALLATION in values)
-        return _is_given_name(path, values) if tells_itself else DATE.search(name) is not None
+        # Neither EXIF nor a video holds the name, and sidecars of earlier versions did not.
+        if path.suffix in PICTURES:
+            return is_picture_name(path.stem, values)
+        if path.suffix in VIDEOS and INSTALLATION in values:
+            return is_video_name(path.stem, values)
+        return has_date(name)
 
     def is_our_sidecar(self, values: Mapping[str, Any] | None) -> bool:
         """Tells whether this is the content of a sidecar that we wrote; other programs use such names, too."""
@@ -111,20 +110,6 @@ class Owner(Struct, frozen=True):
     def is_named(self, values: Mapping[str, Any]) -> bool:
         """Tells whether a description names no other installation."""
         return values.get(INSTALLATION, self.id) in self.ids
-
-
-def _is_given_name(path: Path, values: Mapping[str, Any]) -> bool:
-    """Tells whether a file bears the name that its description inside gives it: EXIF and videos do not hold the name.
-
-    The time is not compared: it is local, and its zone may be another one now.
-    """
-    camera, label, frame = (re.escape(str(values.get(key, ""))) for key in ("camera", "label", "last_frame"))
-    stamp, number = r"\d{8}_\d{6}", r"(_\d+)?"
-    if path.suffix in PICTURES:
-        form = rf"(snapshot_)?({camera}_)?({label}_)?{stamp}(_f{frame or '[0-9]+'})?(_stack\d+)?{number}"
-    else:
-        form = rf"{camera}_\d+x\d+_[\d.]+fps_{stamp}(_{label})?{number}|(timelapse|startrails)_.*{stamp}{number}"
-    return re.fullmatch(form, path.stem, re.ASCII) is not None
 
 
 def sidecar_path_of(path: Path) -> Path:

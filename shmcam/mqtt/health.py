@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from shmcam.config.settings import Settings
 from shmcam.control.messages import JSON
-from shmcam.library.disk_space import measure_room
+from shmcam.library.disks.disk_space import measure_room
 from shmcam.library.settings import LibrarySettings
 from shmcam.mqtt.camera_state import BROKEN_STATES, find_problem
 from shmcam.runtime.clock import ClockError, read_clock_error, to_iso

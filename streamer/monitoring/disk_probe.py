@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from shmcam.config.settings import Settings
-from shmcam.library.disk_space import measure_room
+from shmcam.library.disks.disk_space import measure_room
 from shmcam.library.settings import LibrarySettings
 from streamer.monitoring.health import DiskHealth
 

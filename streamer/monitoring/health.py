@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from shmcam.config.optional_program import optional_programs
-from shmcam.library.disk_space import DiskRoom
+from shmcam.library.disks.disk_space import DiskRoom
 
 
 class CameraHealth(msgspec.Struct, frozen=True):

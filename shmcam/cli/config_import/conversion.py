@@ -15,6 +15,7 @@ from capture.settings import PRESETS
 from shmcam.cli.config_import.former_files import Pairs
 from shmcam.config.errors import suggest_key
 from shmcam.config.schema import Key, list_keys, load_tables
+from shmcam.config.settings import LABEL
 from shmcam.config.toml_file import Document, put, to_toml
 
 JSON_KEYS = (
@@ -45,9 +46,6 @@ TEXT_KEYS = {
 """The keys of config.txt that have another name here and the same values."""
 
 FORMER_KEYS = {**{key: key for key in JSON_KEYS}, **TEXT_KEYS}
-
-PREFIX_LENGTH = 32
-"""The longest recorder.session_prefix."""
 
 NOTES = {
     "camera.codec": "frames in the camera's own format need half the memory of rgb; video is H.264 in any case",
@@ -194,9 +192,10 @@ def _convert_level(key: str, value: Any) -> Outcome:
 def _convert_prefix(key: str, value: Any) -> Outcome:
     """A former prefix could have any character that a folder's name may have."""
     declared = list_keys()["recorder.session_prefix"]
-    prefix = re.sub(r"[^A-Za-z0-9_-]+", "_", str(value)).lstrip("_-")[:PREFIX_LENGTH]
-    if not prefix or "/" in str(value):
+    match = re.match(LABEL, re.sub(r"[^A-Za-z0-9_-]+", "_", str(value)).lstrip("_-"))
+    if match is None or "/" in str(value):
         return Outcome(key, value, problem=f"must be {declared.expected}")
+    prefix = match[0]
     note = "" if prefix == value else f"folders have names of letters, digits, _ and - here, so {prefix}_<time>"
     return Outcome(key, value, {declared.path: prefix}, note)
 

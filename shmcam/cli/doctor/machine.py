@@ -22,7 +22,7 @@ from shmcam.cli.run.start_checks import find_path_problem, find_running
 from shmcam.config.memory_plan import plan_memory
 from shmcam.config.optional_program import list_enabled
 from shmcam.config.settings import Settings
-from shmcam.library.disk_space import measure_room
+from shmcam.library.disks.disk_space import measure_room
 from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.atomic_files import existing_parent_of
 from shmcam.runtime.folder_checks import find_folder_problems, user_name

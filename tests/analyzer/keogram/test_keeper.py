@@ -24,7 +24,7 @@ from shm_ring.color import LUMA_WEIGHTS
 from shm_ring.formats import geometry, planes
 from shmcam.config.settings import Settings
 from shmcam.imaging.png import to_png
-from shmcam.library.mounts import Mounts
+from shmcam.library.disks.mounts import Mounts
 from shmcam.library.sidecar import Owner, read
 from shmcam.runtime.atomic_files import open_atomic
 

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from recorder.clips import finish
-from shmcam.library.disk_space import DiskRoom
+from shmcam.library.disks.disk_space import DiskRoom
 from shmcam.runtime.atomic_files import PART, sweep
 from shmcam.runtime.stop import Stop
 from tests.machine import needs

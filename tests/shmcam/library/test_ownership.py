@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from exporter.pictures import exif, names
+from exporter.pictures import exif
 from exporter.pictures.encode import encode_picture
 from exporter.settings import ExportSettings
 from recorder.clips.finish import move_index_to_front
 from shm_ring import FrameMeta
 from shm_ring.formats import geometry
 from shmcam.config.settings import LABEL
-from shmcam.library import Catalogue, Entry, LibraryError, archive, files
+from shmcam.library import Catalogue, Entry, LibraryError, archive, file_names, files
 from shmcam.library.archive import build
 from shmcam.library.catalogue import NOT_OURS
 from shmcam.library.manifest import Span
@@ -139,9 +139,9 @@ def test_a_renamed_picture_is_the_owners_whatever_date_its_name_bears(catalogue,
     folder = settings.paths.captures
     folder.mkdir(parents=True)
     name = {
-        "picture": names.name_picture("", label, STARTED, 7, "jpg"),
-        "stack": names.name_stack("cam0", label, STARTED, 7, count=16, kind="jpg"),
-        "snapshot": names.name_snapshot("cam0", label, STARTED, "jpg"),
+        "picture": file_names.name_picture("", label, STARTED, 7, "jpg"),
+        "stack": file_names.name_stack("cam0", label, STARTED, 7, count=16, kind="jpg"),
+        "snapshot": file_names.name_snapshot("cam0", label, STARTED, "jpg"),
     }[kind]
     ours = [folder / name, folder / name.replace(".jpg", "_2.jpg")]
     entry = Entry(kind="stack" if kind == "stack" else "picture", camera="cam0", path=ours[0], started_utc_ns=STARTED,

@@ -14,10 +14,11 @@ from msgspec.structs import replace
 
 from shmcam.cli import library
 from shmcam.control.messages import Deleted
-from shmcam.library import Catalogue, LibraryError, NoRoom, database, disk_space, retention
+from shmcam.library import Catalogue, LibraryError, NoRoom, database, retention
 from shmcam.library.archive import build
 from shmcam.library.database import ClockReading, advance_library_s
-from shmcam.library.disk_space import reserve_bytes_of
+from shmcam.library.disks import disk_space
+from shmcam.library.disks.disk_space import reserve_bytes_of
 from shmcam.library.entry import Entry
 from shmcam.library.errors import LibraryBusy, NotWritable
 from shmcam.library.manifest import Span

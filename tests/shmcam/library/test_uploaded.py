@@ -9,8 +9,9 @@ from contextlib import closing
 
 import pytest
 
-from shmcam.library import Catalogue, NoRoom, database, disk_space, retention
+from shmcam.library import Catalogue, NoRoom, database, retention
 from shmcam.library.archive import build
+from shmcam.library.disks import disk_space
 from shmcam.library.manifest import Span
 from shmcam.library.retention import keep_newest, make_room, select_due
 from shmcam.library.settings import LibrarySettings

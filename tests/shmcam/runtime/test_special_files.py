@@ -180,7 +180,7 @@ OPENS = {"open", "read_text", "read_bytes"}
 ITS_OWN = {
     "shmcam/runtime/procfs.py": "the kernel's files",
     "shmcam/runtime/startup.py": "the kernel's files",
-    "shmcam/library/disk_space.py": "the kernel's list of mounts",
+    "shmcam/library/disks/disk_space.py": "the kernel's list of mounts",
     "streamer/auth/peer_uid.py": "the kernel's table of sockets",
     "capture/desired_request.py": "the kernel's /proc/meminfo",
     "shmcam/config/toml_file.py": "config.toml, which may be a pipe: --config <(…)",

@@ -139,7 +139,7 @@ def test_a_recorder_without_room_is_not_ready_and_a_stopped_one_is_somebodys_wis
 def test_a_disk_that_retention_keeps_full_is_as_it_should_be(tmp_path, monkeypatch, free, low):
     """Rolling clips fill a 64 GB card up to library.free_reserve_mb (500), and then every day."""
     disk = SimpleNamespace(f_blocks=64 * 10**9, f_bavail=free, f_frsize=1, f_files=0, f_favail=0)
-    monkeypatch.setattr("shmcam.library.disk_space.os.statvfs", lambda _: disk)
+    monkeypatch.setattr("shmcam.library.disks.disk_space.os.statvfs", lambda _: disk)
 
     async def test():
         async with running(tmp_path, fps=30) as server, browsing(server) as browser:

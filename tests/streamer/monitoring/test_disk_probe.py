@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from shmcam.library.disk_space import DiskRoom
+from shmcam.library.disks.disk_space import DiskRoom
 from streamer.monitoring import disk_probe
 from streamer.monitoring.disk_probe import DiskProbe
 from streamer.monitoring.health import find_reasons

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from shmcam.library import disk_space
-from shmcam.library.disk_space import FAT_MAX_BYTES, DiskRoom, is_limit_unseen, max_file_bytes_of, measure_room
+from shmcam.library.disks import disk_space
+from shmcam.library.disks.disk_space import FAT_MAX_BYTES, DiskRoom, is_limit_unseen, max_file_bytes_of, measure_room
 from shmcam.library.settings import LibrarySettings
 from streamer.monitoring.health import DiskHealth, ProcessHealth, find_reasons
 from tests.mounts import can_mount
