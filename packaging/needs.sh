@@ -2,7 +2,7 @@
 # Checks for the Debian packages that pip cannot bring. As root it installs them, else it says exactly what to type.
 #   needs.sh run     python3-venv, and libatomic1 where the CPU orders memory weakly
 #   needs.sh test    also what the tests look at our output with: socat, curl, ffmpeg, chromium, tmux, zsh, fish, vlc,
-#                  spin, gcc, libfaketime, and the servers they talk to: mosquitto
+#                  spin, gcc, libfaketime, the servers they talk to (mosquitto, sshd), and the file systems of a NAS or stick
 set -u
 missing=
 # need PACKAGE COMMAND...: the package is missing if the command fails
@@ -35,6 +35,17 @@ if [ "${1:-run}" = test ]; then
     need xdotool command -v xdotool
     need imagemagick command -v import
     need mosquitto test -x /usr/sbin/mosquitto
+    need openssh-server test -x /usr/sbin/sshd
+    need netcat-openbsd command -v nc.openbsd
+    need netcat-traditional command -v nc.traditional
+    need ncat command -v ncat
+    need busybox command -v busybox
+    need "fusefat dosfstools" sh -c 'command -v fusefat && command -v mkfs.vfat'
+    need "exfat-fuse exfatprogs" sh -c 'command -v mount.exfat-fuse && command -v mkfs.exfat'
+    need ntfs-3g command -v ntfs-3g
+    need "sshfs openssh-sftp-server" sh -c 'command -v sshfs && test -x /usr/lib/openssh/sftp-server'
+    need gstreamer1.0-tools command -v gst-launch-1.0
+    need "gstreamer1.0-plugins-bad gstreamer1.0-libav" sh -c "gst-inspect-1.0 h264parse && gst-inspect-1.0 avdec_h264"
     need python3-gi /usr/bin/python3 -c 'import gi'
     need gir1.2-gst-rtsp-server-1.0 /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")'
     need gstreamer1.0-plugins-good /usr/bin/python3 -c 'import gi; gi.require_version("Gst", "1.0"); from gi.repository import Gst; Gst.init(None); assert Gst.ElementFactory.find("rtph264depay")'

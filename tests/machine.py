@@ -35,6 +35,11 @@ def until(condition: Callable[[], Any], seconds: float = 30.0, what: str | Calla
     return value
 
 
+def long_ago_ns() -> int:
+    """How long ago an old frame was captured: an hour, or less where the clock began later."""
+    return min(3_600_000_000_000, time.clock_gettime_ns(time.CLOCK_BOOTTIME) * 9 // 10)
+
+
 class Deadline:
     """The end of a wait against hangs: PATIENCE times so many seconds, of a machine that has nothing else to do.
 
