@@ -77,7 +77,7 @@ class PictureCommands:
         if frame is None:
             return replies.reply_no_frames(camera.name, RING_IS_EMPTY)
         name = file_names.name_picture(
-            self._prefix_of(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id, ""
+            self._prefix_of(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id
         )
         entries = self._saver.save_frame(camera, frame, name, SaveOptions(command.formats, command.label, trigger))
         return replies.reply_saved(entries, replies.SavedFrame(camera, frame, contents, received_ns, target_ns))
@@ -106,7 +106,7 @@ class PictureCommands:
             return replies.reply_no_frames(", ".join(camera.name for camera in cameras), RING_IS_EMPTY)
         entries: list[Entry] = []
         for camera, frame, _ in saved:
-            name = file_names.name_snapshot(camera.name, command.label, frame.meta.captured_utc_ns, "")
+            name = file_names.name_snapshot(camera.name, command.label, frame.meta.captured_utc_ns)
             options = SaveOptions(
                 command.formats, command.label, "snapshot", folder=self._find_session_folder(camera.name)
             )
@@ -225,7 +225,7 @@ class PictureCommands:
         copies = list(camera.copy_frames(chosen))
         for frame in copies:
             name = file_names.name_picture(
-                self._prefix_of(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id, ""
+                self._prefix_of(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id
             )
             with tell_saved(entries):
                 entries += self._saver.save_frame(

@@ -76,7 +76,8 @@ def build(
     make_room()
     layout = geometry("bgr24", first.shape[1], first.shape[0])
     camera = entries[0].camera
-    path = find_unused_path(folder / file_names.name_film("timelapse", camera, label, entries[0].started_utc_ns, "mp4"))
+    name = file_names.name_film("timelapse", camera, label, entries[0].started_utc_ns)
+    path = find_unused_path(folder / f"{name}.mp4")
     about = entries[0].to_description() | {"kind": "timelapse", INSTALLATION: catalogue.owner.id}
     film = Film(path, layout, fps=fps, crf=own.timelapse_crf, about=about)
     filmed: list[Entry] = []

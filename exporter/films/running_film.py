@@ -108,7 +108,8 @@ class RunningFilm:
         self._make_room(settings)
         folder = settings.paths.captures
         folder.mkdir(parents=True, exist_ok=True)
-        path = find_unused_path(folder / file_names.name_film(self.kind, self.camera, "", meta.captured_utc_ns, "mp4"))
+        name = file_names.name_film(self.kind, self.camera, "", meta.captured_utc_ns)
+        path = find_unused_path(folder / f"{name}.mp4")
         about = {
             "kind": self.kind,
             "camera": self.camera,

@@ -134,7 +134,7 @@ class PictureSaver:
         entry = Entry(
             kind="picture",
             camera=camera.name,
-            path=(options.folder or self._folder) / name.rstrip("."),
+            path=(options.folder or self._folder) / name,
             started_utc_ns=meta.captured_utc_ns,
             first_frame=meta.frame_id,
             last_frame=meta.frame_id,
@@ -171,11 +171,11 @@ class PictureSaver:
             samples = dark_frames.subtract_dark(samples, result.geometry, choice.dark)
         score = camera.find_score(last.frame_id)
         prefix = camera.name if len(settings.cameras) > 1 else ""
-        name = file_names.name_stack(prefix, options.label, last.captured_utc_ns, last.frame_id, count=count, kind="")
+        name = file_names.name_stack(prefix, options.label, last.captured_utc_ns, last.frame_id, count=count)
         entry = Entry(
             kind=options.kind,
             camera=camera.name,
-            path=self._folder / name.rstrip("."),
+            path=self._folder / name,
             started_utc_ns=first.captured_utc_ns,
             duration_s=result.duration_s,
             first_frame=first.frame_id,

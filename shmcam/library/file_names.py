@@ -7,7 +7,7 @@ snapshot_cam0_20261121_081500.jpg                    all cameras at one instant
 timelapse_cam0_20261121_081500.mp4
 cam0_1280x720_30.0fps_20261121_081500_trial7.mp4     a clip, `…_frame_timing.csv` beside it
 
-A second file of one name has `_2` behind it. No name is ever taken from the network.
+Names are made without the suffix; a second file of one name gets `_2`. None is ever taken from the network.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ def check_label(label: str) -> str:
     return label
 
 
-def name_picture(camera: str, label: str, utc_ns: int, frame_id: int, kind: str) -> str:
+def name_picture(camera: str, label: str, utc_ns: int, frame_id: int) -> str:
     """Returns the name of one frame; `camera` is empty where there is only one."""
-    return f"{_join(camera, check_label(label), to_stamp(utc_ns), f'f{frame_id}')}.{kind}"
+    return _join(camera, check_label(label), to_stamp(utc_ns), f"f{frame_id}")
 
 
-def name_stack(camera: str, label: str, utc_ns: int, frame_id: int, *, count: int, kind: str) -> str:
+def name_stack(camera: str, label: str, utc_ns: int, frame_id: int, *, count: int) -> str:
     """Returns the name of a stack of `count` frames that ends with `frame_id`."""
-    return f"{_join(camera, check_label(label), to_stamp(utc_ns), f'f{frame_id}', f'stack{count}')}.{kind}"
+    return _join(camera, check_label(label), to_stamp(utc_ns), f"f{frame_id}", f"stack{count}")
 
 
-def name_snapshot(camera: str, label: str, utc_ns: int, kind: str) -> str:
+def name_snapshot(camera: str, label: str, utc_ns: int) -> str:
     """Returns the name of one camera's part of a synchronised snapshot."""
-    return f"{_join('snapshot', camera, check_label(label), to_stamp(utc_ns))}.{kind}"
+    return _join("snapshot", camera, check_label(label), to_stamp(utc_ns))
 
 
-def name_film(what: str, camera: str, label: str, utc_ns: int, kind: str) -> str:
+def name_film(what: str, camera: str, label: str, utc_ns: int) -> str:
     """Returns the name of a timelapse or startrails file; `what` is its first word."""
-    return f"{_join(what, camera, check_label(label), to_stamp(utc_ns))}.{kind}"
+    return _join(what, camera, check_label(label), to_stamp(utc_ns))
 
 
 def name_clip(camera: str, label: str, utc_ns: int, *, width: int, height: int, fps: float) -> str:
-    """Returns the name of a recording, without suffix; `fps` stands in it as `30.0`, `7.5`, `29.97`."""
+    """Returns the name of a recording; `fps` stands in it as `30.0`, `7.5`, `29.97`."""
     return _join(camera, f"{width}x{height}", f"{round(fps, 2)}fps", to_stamp(utc_ns), label)
 
 

@@ -21,7 +21,8 @@ from exporter.films.running_film import RunningFilm
 from shm_ring import FrameMeta
 from shm_ring.formats import geometry
 from shmcam.config.settings import Settings
-from shmcam.library import Catalogue, Entry, NoRoom, disk_space
+from shmcam.library import Catalogue, Entry, NoRoom
+from shmcam.library.disks import disk_space
 from shmcam.video import fmp4_reader
 from shmcam.video.disk_file import DiskFile
 from tests.mounts import closed

@@ -139,11 +139,11 @@ def test_a_renamed_picture_is_the_owners_whatever_date_its_name_bears(catalogue,
     folder = settings.paths.captures
     folder.mkdir(parents=True)
     name = {
-        "picture": file_names.name_picture("", label, STARTED, 7, "jpg"),
-        "stack": file_names.name_stack("cam0", label, STARTED, 7, count=16, kind="jpg"),
-        "snapshot": file_names.name_snapshot("cam0", label, STARTED, "jpg"),
+        "picture": file_names.name_picture("", label, STARTED, 7),
+        "stack": file_names.name_stack("cam0", label, STARTED, 7, count=16),
+        "snapshot": file_names.name_snapshot("cam0", label, STARTED),
     }[kind]
-    ours = [folder / name, folder / name.replace(".jpg", "_2.jpg")]
+    ours = [folder / f"{name}.jpg", folder / f"{name}_2.jpg"]
     entry = Entry(kind="stack" if kind == "stack" else "picture", camera="cam0", path=ours[0], started_utc_ns=STARTED,
                   first_frame=7, last_frame=7, label=label)  # fmt: skip
     meta = FrameMeta(7, 0, STARTED)
