@@ -24,7 +24,7 @@ VIDEO_CLASSES = ("video4linux", "media")
 
 
 def note_connected_cameras(settings: Settings, sysfs: Path = Path("/sys/class")) -> Settings:
-    """Brings the note of connected cameras in line. Returns the settings with them. *Raises* SettingsError, OSError."""
+    """Brings the note of connected cameras in line. Returns the settings with them. Raises: SettingsError, OSError."""
     note = settings.paths.run / CONNECTED
     if not settings.leaves_cameras_open:
         note.unlink(missing_ok=True)

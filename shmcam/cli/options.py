@@ -54,13 +54,13 @@ class Options:
 
     @property
     def socket_path(self) -> Path:
-        """The hub's socket. *Raises* SystemExit(78) with one line if config.toml is wrong."""
+        """The hub's socket. Raises: SystemExit(78) with one line if config.toml is wrong."""
         if self.socket is None:
             self.socket = self.settings().socket_path
         return self.socket
 
     def settings(self) -> Settings:
-        """Loads config.toml. *Raises* SystemExit(78) with one line if it is wrong."""
+        """Loads config.toml. Raises: SystemExit(78) with one line if it is wrong."""
         from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 
         try:
@@ -71,7 +71,7 @@ class Options:
         return self._settings
 
     def switches(self, *, with_bare_words: bool = False) -> list[str]:
-        """Returns what stands behind a word that has switches only. *Raises* UsageError for one that it has not."""
+        """Returns what stands behind a word that has switches only. Raises: UsageError for one that it has not."""
         word = find_word(self.word)
         known = {name for option in word.options for name in option.names} if word else set()
         for one in self.rest:
@@ -100,7 +100,7 @@ class WordParser(argparse.ArgumentParser):
         return f"{help_of(self.word)}\n"
 
     def take(self, words: Sequence[str], options: Options) -> list[str]:
-        """Sets the shared options; returns all other words in their order. *Raises* UsageError."""
+        """Sets the shared options; returns all other words in their order. Raises: UsageError."""
         try:
             return self.parse_known_args(words, options)[1]
         except argparse.ArgumentError as problem:
@@ -108,7 +108,7 @@ class WordParser(argparse.ArgumentParser):
 
 
 def read(words: Sequence[str]) -> Options:
-    """Takes a command line apart; shared options may stand before or behind the word. *Raises* UsageError."""
+    """Takes a command line apart; shared options may stand before or behind the word. Raises: UsageError."""
     options = Options(config=default_config())
     line = WordParser()
     line.add_argument("word", nargs="?", default="")
@@ -133,7 +133,7 @@ def default_config() -> Path:
 
 
 def whole_number(text: str) -> int:
-    """Reads the value of an option. *Raises* ArgumentTypeError in words for people."""
+    """Reads the value of an option. Raises: ArgumentTypeError in words for people."""
     try:
         return int(text)
     except ValueError:

@@ -25,7 +25,7 @@ class ShortStreamDecoder:
         self.is_at_end = False
 
     def feed(self, data: bytes) -> None:
-        """Takes bytes and hands on each JPEG that is whole. *Raises* ValueError if this cannot be a shortstream."""
+        """Takes bytes and hands on each JPEG that is whole. Raises: ValueError if this cannot be a shortstream."""
         self._data += data
         while len(self._data) >= 4 and not self.is_at_end:
             (length,) = struct.unpack(">I", self._data[:4])

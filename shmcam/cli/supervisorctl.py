@@ -33,7 +33,7 @@ UNDER_WAY = ("STARTING", "BACKOFF", "STOPPING")
 
 
 def run_supervisorctl(options: Options) -> int:
-    """Runs supervisorctl; without the name of a program it acts on all of them. *Raises* UsageError, OSError."""
+    """Runs supervisorctl; without the name of a program it acts on all of them. Raises: UsageError, OSError."""
     word = "status" if options.word == "processes" else options.word
     settings = options.settings()
     path, deadline_s = settings.paths.run / SOCKET, time.monotonic() + SOCKET_BACK_S
@@ -61,7 +61,7 @@ def run_supervisorctl(options: Options) -> int:
 
 
 def check_names(names: Sequence[str], programs: Sequence[Program], first_camera: str) -> None:
-    """Refuses names of no program or group; supervisorctl tells each of them twice. *Raises* UsageError.
+    """Refuses names of no program or group; supervisorctl tells each of them twice. Raises: UsageError.
 
     Groups of the first camera (`cam0:*`) are looked up by supervisord (`shmcam.supervisord.first_camera_group`).
     """
@@ -76,7 +76,7 @@ def check_names(names: Sequence[str], programs: Sequence[Program], first_camera:
 def run_to_the_end(command: Sequence[str]) -> int:
     """Runs a program and prints what it says; its exit codes, which have meanings of their own, become 0 and 1.
 
-    *Raises* OSError of stdout after the end of the program: half a restart would be a stop.
+    Raises: OSError of stdout after the end of the program: half a restart would be a stop.
     """
     problem = None
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as program:

@@ -30,7 +30,7 @@ def call(
     """Sends one command (or a line of the text dialect) and returns its answer; a missing hub is a failed Reply.
 
     `timeout_s` None: the time that the table of commands allows. Chunks of a binary answer go to `on_chunk`.
-    *Raises* ValueError for a line that is no command.
+    Raises: ValueError for a line that is no command.
     """
     command = parse_line(command) if isinstance(command, str) else command
     limit_s = timeout_s if timeout_s is not None else wait_s_of(command)
@@ -105,7 +105,7 @@ def _timeout_reply(command: Command, limit_s: float) -> Reply:
 
 
 def _receive_messages(sock: socket.socket, deadline_s: float) -> Iterator[Message]:
-    """Yields the hub's messages until it closes the connection. *Raises* TimeoutError at the deadline."""
+    """Yields the hub's messages until it closes the connection. Raises: TimeoutError at the deadline."""
     decoder = Decoder(limit_bytes=PROCESS_BYTES_MAX)
     while True:
         sock.settimeout(max(0.001, deadline_s - time.monotonic()))

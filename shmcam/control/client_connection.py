@@ -215,7 +215,7 @@ class ClientConnection:
             self.backlog_bytes += sum(len(item.data) for item in again)
 
     def _exchange_messages(self, sock: socket.socket) -> None:
-        """Sends and receives until one end closes. *Raises* OSError when the hub is gone."""
+        """Sends and receives until one end closes. Raises: OSError when the hub is gone."""
         decoder = Decoder(limit_bytes=PROCESS_BYTES_MAX)
         unsent = bytearray(encode("msgpack", self._hello))
         self._queue_again(self._list_events())

@@ -317,7 +317,7 @@ def encode(
 
     People and master programs get no event ids. Names of files that are no Unicode become readable escapes.
 
-    *Raises* ValueError for a message longer than PROCESS_BYTES_MAX that is not a Reply, and with OverflowError,
+    Raises: ValueError for a message longer than PROCESS_BYTES_MAX that is not a Reply, and with OverflowError,
     TypeError and RecursionError for values that have no form; a Reply of that length becomes an error.
     """
     timestamp = ""

@@ -126,7 +126,7 @@ def _to_wire_name(name: str) -> str:
 def build(message: type[MessageT], values: dict[str, Any], *, text: bool = False) -> MessageT:
     """Makes a message from untrusted values; with text=True numbers may be strings.
 
-    *Raises* ValueError with the field, the expectation and the value.
+    Raises: ValueError with the field, the expectation and the value.
     """
     names = message.__struct_fields__
     if unknown := [name for name in values if name not in names]:
@@ -790,7 +790,7 @@ The hub keeps the latest of each; a process that reconnects sends its own once m
 
 
 def topics_of(words: tuple[str, ...]) -> frozenset[str]:
-    """Returns the event names that topic words stand for; no words: all. *Raises* ValueError with an unknown word."""
+    """Returns the event names that topic words stand for; no words: all. Raises: ValueError with an unknown word."""
     topics: set[str] = set()
     for word in words or ("all",):
         if word not in TOPIC_GROUPS and word not in EVENTS:

@@ -23,7 +23,7 @@ def parse_line(line: str, cameras: Collection[str] = (), *, suggest: bool = True
 
     `cameras` are camera names beside those of the form cam0. `suggest`: an unknown command names the nearest one.
 
-    *Raises* UnknownCommandError, or ValueError with the expectation.
+    Raises: UnknownCommandError, or ValueError with the expectation.
     """
     word, rest = (*line.split(maxsplit=1), "", "")[:2]
     row, preset = _find_row(word, suggest=suggest)
@@ -40,7 +40,7 @@ def parse_object(value: dict[str, Any]) -> tuple[Message, Any]:
     """Parses one object of the JSON dialect; returns the message and its id (None: no id).
 
     Master programs write {"command": word, fields …}; processes write {"message": wire name, fields …}.
-    *Raises* UnknownCommandError, or ValueError with the expectation.
+    Raises: UnknownCommandError, or ValueError with the expectation.
     """
     if "message" in value:
         return parse_map(value)
@@ -61,7 +61,7 @@ def parse_object(value: dict[str, Any]) -> tuple[Message, Any]:
 
 
 def parse_map(value: dict[str, Any]) -> tuple[Message, Any]:
-    """Parses one map of a process; returns the message and its id. *Raises* ValueError with the expectation."""
+    """Parses one map of a process; returns the message and its id. Raises: ValueError with the expectation."""
     name = value.get("message")
     message = MESSAGES.get(name) if isinstance(name, str) else None
     if message is None:

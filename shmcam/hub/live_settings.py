@@ -74,7 +74,7 @@ class LiveSettings:
         self._restore()
 
     def change(self, values: dict[str, Any]) -> list[Change]:
-        """Changes settings by path, all or none. *Raises* SettingsError with the wrong one; OSError of the journal."""
+        """Changes settings by path, all or none. Raises: SettingsError with the wrong one; OSError of the journal."""
         if not values:
             raise SettingsError("set: expected KEY VALUE; `get` lists the keys")
         for path in values:
@@ -93,7 +93,7 @@ class LiveSettings:
         """Writes the unsaved changes (`only` these keys) into config.toml. Returns their number.
 
         It reads the file again first, so that its owner's edits since the start stay, and checks the result before
-        it replaces the file. *Raises* SettingsError, OSError.
+        it replaces the file. Raises: SettingsError, OSError.
         """
         changes = {path: value for path, value in self.unsaved.items() if only is None or path in only}
         if not changes:
@@ -151,7 +151,7 @@ class LiveSettings:
     def check_camera(self, path: str) -> None:
         """Refuses an unknown camera: its table, saved beside no other, would be the only camera from then on.
 
-        *Raises* SettingsError.
+        Raises: SettingsError.
         """
         if not self._has_camera_of(path):
             known = explain_unknown_camera(path.split(".")[1], self.base.cameras)
@@ -186,7 +186,7 @@ class LiveSettings:
         """Adds a record. A power cut ends the run that it belongs to, so it need not wait for the disk.
 
         A record that a kill cut off is no JSON, and the next one begins a line. A journal that is full, or no file, is
-        replaced. *Raises* OSError.
+        replaced. Raises: OSError.
         """
         record = f"\n{self._to_record(changes)}".encode()
         with suppress(OSError), open_to_append(self._journal) as stream:
@@ -252,7 +252,7 @@ def _load_owners() -> dict[str, str]:
 
 
 def read_with_comments(file: Path) -> tomlkit.TOMLDocument:
-    """Returns the document in a file, with its comments. *Raises* SettingsError, OSError."""
+    """Returns the document in a file, with its comments. Raises: SettingsError, OSError."""
     try:
         return tomlkit.parse(read_state(file).decode("utf-8-sig"))
     except (TOMLKitError, ValueError, RecursionError) as problem:

@@ -57,7 +57,7 @@ class Server:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="own-commands")
 
     async def serve(self, listener: UnixListener, stop: Stop) -> None:
-        """Serves until stop is requested. *Raises* OSError if the sockets cannot be opened."""
+        """Serves until stop is requested. Raises: OSError if the sockets cannot be opened."""
         loop = asyncio.get_running_loop()
         stopped = asyncio.Event()
         loop.add_reader(stop.fileno(), stopped.set)

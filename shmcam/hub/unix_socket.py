@@ -41,7 +41,7 @@ class UnixListener:
         self._lock: TextIO | None = None
 
     async def open(self, factory: Callable[[], asyncio.BaseProtocol]) -> None:
-        """Listens. Replaces a stale socket file, never that of a live hub. *Raises* SocketTakenError, OSError."""
+        """Listens. Replaces a stale socket file, never that of a live hub. Raises: SocketTakenError, OSError."""
         self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         self._lock = self._lock or _take_lock(self.path)
         if is_listening(self.path):

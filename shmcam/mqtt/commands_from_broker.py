@@ -70,7 +70,7 @@ def is_allowed(command: Command, access: Access) -> bool:
 
 
 def parse_command(payload: bytes, *, access: Access, device: str, now_utc_ns: int) -> BrokerCommand | None:
-    """Takes a payload of a command topic apart; None: it is for other devices. *Raises* RefusedCommandError."""
+    """Takes a payload of a command topic apart; None: it is for other devices. Raises: RefusedCommandError."""
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise RefusedCommandError(f"command of {len(payload)} bytes, limit {PAYLOAD_BYTES_MAX}")
     try:
@@ -125,7 +125,7 @@ def at_sensor_time(command: Command, at_ns: int) -> Command:
 
 
 def command_of_entity(camera: str, entity: str, payload: bytes, access: Access) -> Command:
-    """Returns the command behind an entity of Home Assistant. *Raises* RefusedCommandError."""
+    """Returns the command behind an entity of Home Assistant. Raises: RefusedCommandError."""
     if access == "none":
         raise RefusedCommandError('mqtt.commands is "none"')
     word = payload[:64].decode(errors="replace").strip()

@@ -97,7 +97,7 @@ def rate_of(frames: Sequence[tuple[int, int]]) -> float:
 
 
 def make_picture(frame: Frame, camera: str, fps: float, size: tuple[int, int]) -> Picture:
-    """Returns a frame scaled into `size` with time, number and rate. *Raises* RingError when it is overwritten."""
+    """Returns a frame scaled into `size` with time, number and rate. Raises: RingError when it is overwritten."""
     bgr = frame.bgr
     height, width = bgr.shape[:2]
     scale = min(size[0] / width, size[1] / height)
@@ -113,7 +113,7 @@ class Window:
     """The window: a grid of pictures, each with its line of text, and the answer to the last key below."""
 
     def __init__(self, feeds: list[CameraFeed], keys: queue.SimpleQueue[str], stop: Stop) -> None:
-        """`keys` takes the keys r and s. *Raises* TclError where there is no display."""
+        """`keys` takes the keys r and s. Raises: TclError where there is no display."""
         self.answer = HELP
         self._feeds, self._keys, self._stop = feeds, keys, stop
         self._root = tkinter.Tk(className="shmcam")

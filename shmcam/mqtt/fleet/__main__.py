@@ -235,7 +235,7 @@ def _seconds(text: str) -> float:
 
 
 def _instant(text: str) -> int:
-    """Reads a time; without a zone it is local. *Raises* ValueError, which argparse explains."""
+    """Reads a time; without a zone it is local. Raises: ValueError, which argparse explains."""
     when = datetime.fromisoformat(text)
     return round(when.astimezone(UTC).timestamp() * 1e6) * 1000
 
