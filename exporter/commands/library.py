@@ -142,7 +142,7 @@ def reconcile_if_needed(catalogue: Catalogue) -> Reply:
         if not explain_not_writable(catalogue.path):
             log.info("library may lack rows path=%s", catalogue.path)
             return reconcile(catalogue)
-    elif folders := [one for one in catalogue.away if not catalogue.mounts.is_away(one) and find_files([one])]:
+    elif folders := [one for one in catalogue.away if not catalogue.mounts.is_away(one) and find_files(one)]:
         log.info("library folder has files folders=%s", ",".join(map(str, folders)))
         return reconcile(catalogue)
     return Reply(data={"adopted": 0, "gone": 0})

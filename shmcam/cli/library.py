@@ -123,7 +123,7 @@ def check_library(options: argparse.Namespace, catalogue: Catalogue) -> int:
     rows = [{**to_row(entry), "finding": how} for entry, how in findings]
     mended = " (mended)" if options.mend and findings else ""
     text = "\n".join(f"{how}: {entry.path}{mended}" for entry, how in findings)
-    print_answer(options, rows, text or f"{len(catalogue.find())} rows, each with its file")
+    print_answer(options, rows, text or f"{catalogue.sum_search(Query())[0]} rows, each with its file")
     return EXIT_FOUND if findings and not options.mend else 0
 
 

@@ -10,11 +10,11 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
@@ -40,6 +40,18 @@ RECOVERED = "recovered"
 NO_ROW, NO_FILE, DIFFERS = "no row", "no file", "differs from its file"
 NOT_OURS = "its file is not one of ours; only the row goes"
 AWAY = "away: its folder is empty or its disk not mounted; the row is kept"
+
+
+PAGE = 200
+"""Rows read at a time where all of them are compared with their files."""
+
+
+class _KnownRow(NamedTuple):
+    """What `rebuild` needs of a row."""
+
+    id: int
+    path: str
+    is_protected: bool
 
 
 class Catalogue:
@@ -253,13 +265,16 @@ class Catalogue:
 
     def select(self, where: str, values: Sequence[Any], order: str = "id", limit: int = -1) -> list[Entry]:
         """Returns rows by our own SQL (never by text from outside)."""
+        return self._database.read(lambda db: list(self._iterate(db, where, values, order, limit)))
+
+    def _iterate(
+        self, db: sqlite3.Connection, where: str, values: Sequence[Any], order: str = "id", limit: int = -1
+    ) -> Iterator[Entry]:
+        """Yields rows by our own SQL."""
         columns = ", ".join(database.COLUMNS)
         query = f"SELECT {columns} FROM entries WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - see above
-
-        def read(db: sqlite3.Connection) -> list[Entry]:
-            return [database.entry_of(row, self.root) for row in db.execute(query, (*values, to_storable(limit)))]
-
-        return self._database.read(read)
+        for row in db.execute(query, (*values, to_storable(limit))):
+            yield database.entry_of(row, self.root)
 
     def read_timeline(self, span: TimelineSpan, cameras: Collection[str] = ()) -> Timeline:
         """Returns what exists of these cameras, or of all, in a span."""
@@ -295,18 +310,32 @@ class Catalogue:
         if not self.folders:
             return [], []
         self._resolve_links()
-        on_disk = self._scan()
-        rows = {str(entry.path): entry for entry in self.find()}
-        unseen = [rows[path] for path in rows.keys() - on_disk]
+        new, unseen, recovered = self._compare(self._scan())
         gone = [
             entry
             for entry in unseen
             if (self._is_led_out(entry.path) if entry.path.exists() else not self._is_away(entry.path))
         ]
-        gone += [entry for entry in rows.values() if entry.trigger == RECOVERED and self._is_foreign(entry.path)]
-        adopted = self.insert(sidecar.read_all(on_disk - rows.keys(), self.owner))
+        gone += [entry for entry in recovered if self._is_foreign(entry.path)]
+        adopted = self.insert(sidecar.read_all(new, self.owner))
         self.forget([entry.id for entry in gone])
         return adopted, gone
+
+    def _compare(self, on_disk: set[str]) -> tuple[set[str], list[Entry], list[Entry]]:
+        """Returns the files without a row, the rows whose file no scan saw, and those of recovered clips."""
+
+        def compare(db: sqlite3.Connection) -> tuple[set[str], list[Entry], list[Entry]]:
+            new, unseen, recovered = set(on_disk), [], []
+            for entry in self._iterate(db, "TRUE", ()):
+                path = str(entry.path)
+                new.discard(path)
+                if path not in on_disk:
+                    unseen.append(entry)
+                if entry.trigger == RECOVERED:
+                    recovered.append(entry)
+            return new, unseen, recovered
+
+        return self._database.read(compare)
 
     def rebuild(self, *, accept: bool = False) -> tuple[int, int]:
         """Makes every row anew from the files. Returns: rows made, and rows kept below folders that are `away`.
@@ -318,18 +347,28 @@ class Catalogue:
         if accept:
             self.mounts.forget()
         self._resolve_links()
-        before = self.find()  # rows that others add during the scan stay as they are
+        before = self._read_known()  # rows that others add during the scan stay as they are
         entries = sidecar.read_all(self._scan(), self.owner)
-        kept = [] if accept else [entry for entry in before if self._is_away(entry.path)]
-        kept = [entry for entry in kept if not entry.path.exists()]
-        actual = {entry.path: entry for entry in entries}
-        stay = actual.keys() | {entry.path for entry in kept}
-        self.insert(entries, instead=[entry.id for entry in before if entry.path not in stay])
-        unprotected = [
-            row.id for row in before if row.protected and row.path in actual and not actual[row.path].protected
-        ]
-        self.write(_unprotect(unprotected))
+        kept = [] if accept else [row.path for row in before if self._is_away(Path(row.path))]
+        kept = [path for path in kept if not os.path.exists(path)]  # noqa: PTH110 - text, as it is stored
+        is_protected = {str(entry.path): entry.protected for entry in entries}
+        stay = is_protected.keys() | set(kept)
+        self.insert(entries, instead=[row.id for row in before if row.path not in stay])
+        self.write(_unprotect([row.id for row in before if row.is_protected and not is_protected.get(row.path, True)]))
         return len(entries), len(kept)
+
+    def _read_known(self) -> list[_KnownRow]:
+        """Returns what `rebuild` needs of all rows; of a damaged one its number and no path."""
+
+        def read(db: sqlite3.Connection) -> list[_KnownRow]:
+            rows = db.execute("SELECT id, path, protected FROM entries")
+            # joined as text: a year has 100,000 of them
+            return [
+                _KnownRow(number, os.path.join(self.root, path) if isinstance(path, str) else "", bool(protected))  # noqa: PTH118
+                for number, path, protected in rows
+            ]
+
+        return self._database.read(read)
 
     def check(self, *, mend: bool = False) -> list[tuple[Entry, str]]:
         """Compares every row with its file and every file with its row; `mend` makes the rows follow the files.
@@ -337,21 +376,31 @@ class Catalogue:
         Returns: the rows that differed, and how.
         """
         self._resolve_links()
-        before = {entry.path: entry for entry in self.find()}
-        actual = {entry.path: entry for entry in sidecar.read_all(self._scan(), self.owner)}
-        findings = [(entry, NO_ROW) for path, entry in actual.items() if path not in before]
-        absent = [path for path in before if path not in actual and not path.exists()]
-        foreign = [entry for path, entry in before.items() if path not in actual and self._is_foreign(path)]
-        findings += [(entry, NOT_OURS) for entry in foreign]
-        findings += [(before[path], AWAY if self._is_away(path) else NO_FILE) for path in absent]
-        changed = [entry for path, entry in actual.items() if path in before and entry != replace(before[path], id=0)]
-        findings += [(entry, DIFFERS) for entry in changed]
+        on_disk = self._scan()
+        found: dict[str, list[tuple[Entry, Entry]]] = {how: [] for how in (NO_ROW, NOT_OURS, AWAY, NO_FILE, DIFFERS)}
+        for row in self._iterate_pages():
+            actual = self._read_file(row.path) if str(row.path) in on_disk else None
+            on_disk.discard(str(row.path))
+            if actual is not None:
+                found[DIFFERS] += [(actual, row)] if actual != replace(row, id=0) else []
+            elif not row.path.exists():
+                found[AWAY if self._is_away(row.path) else NO_FILE].append((row, row))
+            elif self._is_foreign(row.path):
+                found[NOT_OURS].append((row, row))
+        found[NO_ROW] = [(entry, entry) for entry in sidecar.read_all(on_disk, self.owner)]
         if mend:
             self.reconcile()
-            self.forget([entry.id for entry in foreign])
-            self.insert(changed)
-            self.write(_unprotect([before[entry.path].id for entry in changed if not entry.protected]))
-        return findings
+            self.forget([row.id for _, row in found[NOT_OURS]])
+            self.insert([actual for actual, _ in found[DIFFERS]])
+            self.write(_unprotect([row.id for actual, row in found[DIFFERS] if not actual.protected]))
+        return [(entry, how) for how, pairs in found.items() for entry, _ in pairs]
+
+    def _iterate_pages(self) -> Iterator[Entry]:
+        """Yields every row by its number, a page at a time: a year's 100,000 at once have 100 MB."""
+        page = self.select("TRUE", (), limit=PAGE)
+        while page:
+            yield from page
+            page = self.select("id > ?", (page[-1].id,), limit=PAGE)
 
     def describe_kept(self, kept: int) -> str:
         """Returns the words about rows that a rebuild kept; empty where there are none."""
@@ -370,13 +419,17 @@ class Catalogue:
         """
         if explain_not_writable(self.path):
             return
-        rows = self._database.read(lambda db: db.execute("SELECT id, path FROM entries").fetchall())
         inside = tuple(f"{folder}{os.sep}" for folder in self.folders)  # texts: most of 100,000 rows end here
-        elsewhere = [
-            (row["id"], self.root / row["path"])
-            for row in rows
-            if isinstance(row["path"], str) and not os.path.join(self.root, row["path"]).startswith(inside)  # noqa: PTH118
-        ]
+
+        def find_elsewhere(db: sqlite3.Connection) -> list[tuple[int, Path]]:
+            rows = db.execute("SELECT id, path FROM entries WHERE typeof(path) = 'text'")
+            return [
+                (number, self.root / path)
+                for number, path in rows
+                if not os.path.join(self.root, path).startswith(inside)  # noqa: PTH118 - text, see above
+            ]
+
+        elsewhere = self._database.read(find_elsewhere)
         real = {path.parent: Path(os.path.realpath(path.parent)) for _, path in elsewhere}
         moved = [(number, real[path.parent] / path.name) for number, path in elsewhere]
         moved = [(number, path) for number, path in moved if self._is_inside(path)]
@@ -391,6 +444,12 @@ class Catalogue:
         except OSError:
             return False
 
+    def _read_file(self, path: Path) -> Entry | None:
+        """Returns what the file of a row says; None if it is gone or none of ours."""
+        with suppress(OSError):
+            return sidecar.read(path, self.owner)
+        return None
+
     def _is_led_out(self, path: Path) -> bool:
         """Tells whether a link on the way leads out of our folders, where no scan looks and nothing is deleted."""
         return bool(self.folders) and not files.is_inside(path, self.folders)
@@ -400,11 +459,15 @@ class Catalogue:
 
     def _scan(self) -> set[str]:
         """Returns every file of the library, and brings `away` up to date."""
-        found = {folder: files.find_files([folder]) for folder in self.folders}
+        found: set[str] = set()
+        empty: set[Path] = set()
+        for folder in self.folders:
+            paths = files.find_files(folder)
+            found |= paths
+            empty |= set() if paths else {folder}
         self.mounts.remember()
-        empty = {folder for folder, paths in found.items() if not paths}
-        self.away = tuple(folder for folder in found if folder in empty or self.mounts.is_away(folder))
-        return set().union(*found.values())
+        self.away = tuple(folder for folder in self.folders if folder in empty or self.mounts.is_away(folder))
+        return found
 
     def _is_away(self, path: Path) -> bool:
         return any(path.is_relative_to(folder) for folder in self.away)

@@ -44,26 +44,26 @@ HIDDEN = (".", "_", "@", "#", "$", "~")
 SYSTEM_FOLDERS = frozenset({"lost+found", "System Volume Information"})
 
 
-def find_files(folders: Sequence[Path]) -> set[str]:
-    """Returns the path of every media file below the folders that may be ours by its name, and of every manifest.
+def find_files(folder: Path) -> set[str]:
+    """Returns the path of every media file below a folder that may be ours by its name, and of every manifest.
 
     Files inside an archive, also one being built, are left out, as are names of files and folders that are not UTF-8:
     no row can hold them. `sidecar.read` tells which of them are ours. Texts, because the start of the exporter waits
     for 100,000 of them.
     """
     paths: set[str] = set()
-    for folder in folders:
-        for walked, names, files in os.walk(folder):
-            subfolder, present = Path(walked), set(files)
-            is_whole = subfolder != folder and MANIFEST in present and is_archive(subfolder / MANIFEST)
-            if is_whole or (subfolder != folder and JOURNAL in present):
-                paths.update([str(subfolder / MANIFEST)] if is_whole else [])
-                names.clear()
-                continue
-            names[:] = [name for name in names if _may_hold_ours(name)]
-            begin = f"{subfolder}{os.sep}"
-            paths.update(begin + name for name in files if _may_be_ours(name, present))
-    return {path for path in paths if not path.endswith(tuple(VIDEOS)) or not _is_growing(Path(path))}
+    for walked, names, files in os.walk(folder):
+        subfolder, present = Path(walked), set(files)
+        is_whole = subfolder != folder and MANIFEST in present and is_archive(subfolder / MANIFEST)
+        if is_whole or (subfolder != folder and JOURNAL in present):
+            paths.update([str(subfolder / MANIFEST)] if is_whole else [])
+            names.clear()
+            continue
+        names[:] = [name for name in names if _may_hold_ours(name)]
+        begin = f"{subfolder}{os.sep}"
+        paths.update(begin + name for name in files if _may_be_ours(name, present))
+    paths -= {path for path in paths if path.endswith(tuple(VIDEOS)) and _is_growing(Path(path))}
+    return paths
 
 
 def remove_leftovers(folders: Sequence[Path], owner: Owner) -> list[Path]:

@@ -107,6 +107,8 @@ def create_locked(path: Path, access: int, *, mode: int = 0o640, needs_lock: boo
 
 MAX_STATE_BYTES = 1 << 20
 """The largest state file that is read: ours have a few kilobytes."""
+GROWTH_BYTES = 4096
+"""By so much a file that is read may have grown since its size was looked at."""
 
 
 def open_regular(path: Path, max_bytes: int | None = None) -> BinaryIO:
@@ -151,7 +153,8 @@ def is_regular(path: Path) -> bool:
 def read_state(path: Path, max_bytes: int = MAX_STATE_BYTES) -> bytes:
     """Returns the content of a state file. Raises: OSError, as `open_regular` does."""
     with open_regular(path, max_bytes) as file:
-        return file.read(max_bytes)
+        size = os.fstat(file.fileno()).st_size  # Python reserves all that it is asked to read
+        return file.read(min(max_bytes, size + GROWTH_BYTES))
 
 
 def sweep(folder: Path) -> list[Path]:
