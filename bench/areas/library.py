@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,8 +27,29 @@ ROWS = (
     Row("newest_page_growth", "x of 200", 2, "the same / the newest 50 of 200"),
     Row("search", "s", None, "50 pictures by a word of their label, of 100,000 of which none has it"),
     Row("start", "s", 4.0, "the exporter's start: 100,000 files and rows are compared, nothing differs"),
+    Row("start_mb", "MB", 60.0, "resident memory that this start takes at its peak"),
+    Row("check_mb", "MB", 60.0, "the same of `library check`"),
     Row("rebuild", "s", None, "100,000 rows made anew from the files"),
 )
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from shmcam.library import Catalogue
+
+def read_mb(name):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) / 1024
+
+path = Path(sys.argv[1])
+with Catalogue(path, (path.parent / "captures",)) as catalogue:
+    catalogue.find(limit=50)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = read_mb("VmRSS")
+    getattr(catalogue, sys.argv[2])()
+    print(read_mb("VmHWM") - before)
+"""
+"""Prints the MB that a work of the catalogue takes, in a process of its own."""
 
 
 def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
@@ -45,6 +68,11 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
         yield "newest_page_growth", Measured(statistics.median(pairs), f"{min(pairs):.2f} … {max(pairs):.2f}")
         yield "search", _median(lambda: large.search(Query(text="fox", limit=50)), repeats)
         yield "start", _median(large.reconcile, 3, f"after a fill of {filled_s:.1f} s")
+        for name, work in (("start_mb", "reconcile"), ("check_mb", "check")):
+            done = subprocess.run(
+                [sys.executable, "-c", PEAK, str(large.path), work], check=True, text=True, stdout=subprocess.PIPE
+            )
+            yield name, Measured(float(done.stdout))
         yield "rebuild", _median(large.rebuild, 1)
 
 
