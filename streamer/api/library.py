@@ -234,8 +234,13 @@ async def _list_rows(call: Call) -> Rows:
     return await asyncio.to_thread(find_rows, call.context, call.query)
 
 
+_one_timeline = asyncio.Semaphore(1)
+"""One timeline at a time: that of a year, 100,000 rows, takes 37 MB and half a second of a core."""
+
+
 async def _show_timeline(call: Call) -> Timeline:
-    return await asyncio.to_thread(find_timeline, call.context, call.query)
+    async with _one_timeline:
+        return await asyncio.to_thread(find_timeline, call.context, call.query)
 
 
 async def _show_row(call: Call) -> Row:

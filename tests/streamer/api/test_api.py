@@ -20,6 +20,7 @@ from shmcam.library.database import Database
 from shmcam.library.errors import NotWritable
 from shmcam.runtime.stop import Stop
 from streamer.api.endpoint import HTTP_STATUS
+from streamer.api.library import find_timeline
 from streamer.api.openapi import ENDPOINTS, describe
 from tests.machine import Deadline
 from tests.streamer.harness import Threaded, browsing, eventually, running
@@ -445,6 +446,28 @@ def saved(server, name: str, kind: str = "picture", body: bytes = b"") -> Entry:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(body or cv2.imencode(".jpg", np.full((480, 640, 3), 80, np.uint8))[1].tobytes())
     return server.context.catalogue.add(Entry(kind=kind, camera="cam0", path=path, started_utc_ns=time.time_ns()))
+
+
+def test_timelines_are_made_one_after_the_other(tmp_path, monkeypatch):
+    """Ten open pages that show a year would take 370 MB."""
+    made, running_now = [], []
+
+    def find(context, query):
+        running_now.append(query)
+        time.sleep(0.02)
+        made.append(len(running_now))
+        running_now.pop()
+        return find_timeline(context, query)
+
+    monkeypatch.setattr("streamer.api.library.find_timeline", find)
+
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            answers = await asyncio.gather(*(browser.get("/api/v1/library/timeline") for _ in range(10)))
+            assert {answer.status for answer in answers} == {200}
+
+    asyncio.run(test())
+    assert made == [1] * 10
 
 
 def test_the_library_lists_shows_and_fetches(tmp_path):
