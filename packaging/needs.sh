@@ -54,7 +54,15 @@ fi
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "installing:$missing"
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing >/dev/null && exit 0
+    install() { apt-get install -y -qq --no-install-recommends "$@" >/dev/null; }
+    apt-get update -qq
+    install $missing && exit 0
+    left=
+    for package in $missing; do # one that this release does not have keeps none of the others away
+        install "$package" 2>/dev/null || left="$left $package"
+    done
+    missing=$left
+    [ -z "$missing" ] && exit 0
 fi
 echo "missing Debian packages; please type:" >&2
 echo "    sudo apt-get install$missing" >&2

@@ -154,3 +154,21 @@ def test_what_pip_fetches_is_kept_beside_what_it_installs(clone):
     assert "could not be installed: the reason is above. Free here:" in done.stderr
     (clone / "no_room").unlink()
     assert setup(clone).returncode == 0 and not (clone / ".venv/tmp").exists(), "what the failed one left goes"
+
+
+def test_a_package_that_the_release_does_not_have_keeps_no_other_away(tmp_path):
+    """apt-get installs none of several where one is unknown: then most tests would be skipped."""
+    programs, log = tmp_path / "bin", tmp_path / "log"
+    programs.mkdir()
+    (programs / "sh").symlink_to(shutil.which("sh"))
+    fakes = {"apt-get": f'echo "$@" >> "{log}"\ncase "$*" in *fusefat*) exit 100; esac', "id": "echo 0"}
+    for name, script in fakes.items():
+        (programs / name).write_text(f"#!{shutil.which('sh')}\n{script}\n")
+        (programs / name).chmod(0o755)
+    done = subprocess.run(
+        ["sh", ROOT / "packaging/needs.sh", "test"], env={"PATH": str(programs), "PYTHON": shutil.which("true")},
+        capture_output=True, text=True, timeout=100, check=True,
+    )  # fmt: skip
+    assert done.stderr.splitlines()[-1].strip() == "sudo apt-get install fusefat"
+    one_by_one = [line.split()[-1] for line in log.read_text().splitlines()[2:]]
+    assert {"fusefat", "socat", "ntfs-3g"} <= set(one_by_one) and len(one_by_one) == len(set(one_by_one)) > 25
