@@ -267,13 +267,14 @@ def test_the_csv_can_be_switched_off_live(filming, key):
 
 def test_limits_of_the_library_that_are_set_live_count_for_the_next_recording(filming):
     made, _ = filming(on_close="plain")
-    for _ in range(2):
-        assert made.ask("record start").ok
-        made.written(5)
-        assert made.ask("record stop").ok
-        until(lambda: made.log().count("in the library") or len(list(made.recordings.rglob("*.mp4.json"))), 10)
-        assert made.ask("set library.clips_max_count 1").ok
-    until(lambda: "deleted path=" in made.log(), 10, made.log())
+    with Catalogue.of(Settings.load(made.folder / "config.toml", environ={})) as library:
+        for _ in range(2):
+            assert made.ask("record start").ok
+            made.written(5)
+            assert made.ask("record stop").ok
+            until(library.find, 10, made.log)
+            assert made.ask("set library.clips_max_count 1").ok
+        until(lambda: "deleted path=" in made.log(), 10, made.log)
     assert len(made.clips()) == 1
 
 

@@ -454,7 +454,7 @@ def test_timelines_are_made_one_after_the_other(tmp_path, monkeypatch):
 
     def find(context, query):
         running_now.append(query)
-        time.sleep(0.02)
+        time.sleep(0.02)  # the others come meanwhile
         made.append(len(running_now))
         running_now.pop()
         return find_timeline(context, query)
