@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shmcam.control.messages import ClipClosed, RecordingStarted, RecordingStopped
-from shmcam.library.files import SESSION_FOLDER, SESSION_LOG, SESSION_LOG_HEAD
+from shmcam.library.file_names import is_session_name
+from shmcam.library.files import SESSION_LOG, SESSION_LOG_HEAD
 from shmcam.runtime.atomic_files import open_to_append
 from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.log_tail import LogFollower, merge_tails
@@ -57,7 +58,7 @@ class SessionLogs:
     def note(self, event: RecordingStarted | RecordingStopped) -> None:
         """Takes an event of the recorder; from the exporter's loop."""
         folder = Path(event.path).parent
-        if isinstance(event, ClipClosed) or not SESSION_FOLDER.fullmatch(folder.name):
+        if isinstance(event, ClipClosed) or not is_session_name(folder.name):
             return
         if isinstance(event, RecordingStarted):
             self._folders[event.camera] = folder

@@ -1,6 +1,6 @@
 """The data of one clip: what it is ordered for, how it is written, where it lies, and its totals in the end.
 
-File names are made here, never taken from outside. The user's limits are kept in the sensor's unit
+Names are made by `shmcam.library.file_names`, never taken from outside. The user's limits are kept in the sensor's unit
 of time.
 """
 
@@ -17,10 +17,9 @@ from recorder.settings import RecorderSettings
 from shm_ring import FrameMeta
 from shm_ring.formats import SQUARE
 from shmcam.library.entry import ORDINARY_TRIGGERS
-from shmcam.library.file_names import TIMING, name_clip
+from shmcam.library.file_names import TIMING, name_clip, name_session
 from shmcam.library.sidecar import INSTALLATION
 from shmcam.runtime.atomic_files import PART
-from shmcam.runtime.clock import to_stamp
 
 Kind = Literal["session", "rolling", "event"]
 
@@ -56,7 +55,7 @@ def folder_of(recordings: Path, camera: str, order: ClipOrder, prefix: str) -> P
     """
     if order.kind == "rolling":
         return recordings / "rolling" / camera
-    return recordings / "_".join(filter(None, (prefix, to_stamp(order.utc_ns), order.folder_label)))
+    return recordings / name_session(prefix, order.folder_label or "", order.utc_ns)
 
 
 def find_free_paths(

@@ -28,7 +28,8 @@ from shmcam.config.settings import FORMER_LONG_NAME, LONG_NAME
 from shmcam.library.catalogue import Catalogue
 from shmcam.library.entry import Entry
 from shmcam.library.errors import LibraryError, NothingThere
-from shmcam.library.files import SESSION_FOLDER, SESSION_LOG, holds_any, list_files, remove_listed
+from shmcam.library.file_names import is_session_name
+from shmcam.library.files import SESSION_LOG, holds_any, list_files, remove_listed
 from shmcam.library.manifest import (
     BEGUN,
     CHUNK_BYTES,
@@ -161,7 +162,7 @@ def _files_of(entries: Collection[Entry]) -> Iterator[Path]:
     """Yields the files of entries with all that lies beside them, the log of each session at the end."""
     for entry in entries:
         yield from list_files(entry)
-    folders = sorted({entry.path.parent for entry in entries if SESSION_FOLDER.fullmatch(entry.path.parent.name)})
+    folders = sorted({entry.path.parent for entry in entries if is_session_name(entry.path.parent.name)})
     yield from (folder / SESSION_LOG for folder in folders if (folder / SESSION_LOG).is_file())
 
 

@@ -1,4 +1,4 @@
-"""Makes the names of our pictures and videos from time, frame number and a checked label, and knows them again.
+"""Makes the names of pictures, videos and sessions from time, frame number and a checked label; knows them again.
 
 20261121_081500_f4711.jpg                            one frame
 cam1_fox_20261121_081500_f4711.jpg                   of several cameras, with a label
@@ -6,6 +6,7 @@ cam1_fox_20261121_081500_f4711.jpg                   of several cameras, with a 
 snapshot_cam0_20261121_081500.jpg                    all cameras at one instant
 timelapse_cam0_20261121_081500.mp4
 cam0_1280x720_30.0fps_20261121_081500_trial7.mp4     a clip, `…_frame_timing.csv` beside it
+session_20261121_081500_trial7                       the folder of a recording
 
 Names are made without the suffix; a second file of one name gets `_2`. None is ever taken from the network.
 """
@@ -56,6 +57,16 @@ def name_film(what: str, camera: str, label: str, utc_ns: int) -> str:
 def name_clip(camera: str, label: str, utc_ns: int, *, width: int, height: int, fps: float) -> str:
     """Returns the name of a recording; `fps` stands in it as `30.0`, `7.5`, `29.97`."""
     return _join(camera, f"{width}x{height}", f"{round(fps, 2)}fps", to_stamp(utc_ns), label)
+
+
+def name_session(prefix: str, label: str, utc_ns: int) -> str:
+    """Returns the name of a recording's folder."""
+    return _join(prefix, to_stamp(utc_ns), label)
+
+
+def is_session_name(name: str) -> bool:
+    """Tells whether a folder may be a recording's; its prefix is the user's."""
+    return re.fullmatch(rf".+_{_STAMP}(_.+)?", name) is not None
 
 
 def is_film_of(name: str, what: str, camera: str) -> bool:

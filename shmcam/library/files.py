@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 from shmcam.library import sidecar
 from shmcam.library.entry import Entry, is_text
 from shmcam.library.errors import LibraryError
-from shmcam.library.file_names import has_date
+from shmcam.library.file_names import has_date, is_session_name
 from shmcam.library.manifest import CONFIG, JOURNAL, read_items
 from shmcam.library.sidecar import (
     MANIFEST,
@@ -29,9 +28,6 @@ from shmcam.runtime.atomic_files import PART, open_regular, sweep
 
 GROWING_S = 30.0
 """Seconds without a change after which a video counts as closed: while it is written, it changes more often."""
-
-SESSION_FOLDER = re.compile(r".+_\d{8}_\d{6}(_.+)?")
-"""The name of a session's folder: prefix, time, label."""
 
 SESSION_LOG = "session.log"
 SESSION_LOG_HEAD = "# session.log: what shmcam logged while this session was recorded"
@@ -134,7 +130,7 @@ def remove(entry: Entry, folders: Sequence[Path], owner: Owner) -> None:
     beside = sidecar_path_of(path)
     if owner.is_our_sidecar(read_json(beside)):
         beside.unlink(missing_ok=True)
-    if SESSION_FOLDER.fullmatch(path.parent.name) and path.parent not in folders:
+    if is_session_name(path.parent.name) and path.parent not in folders:
         with suppress(OSError):  # not empty: the session has other files
             _remove_session_folder(path.parent)
 

@@ -43,6 +43,13 @@ def test_every_clip_is_known_by_its_camera_and_description(camera, label, utc_ns
     assert not file_names.is_video_name(f"copy_{stem}", about)
 
 
+@given(NAMES, LABELS, TIMES)
+def test_every_session_folder_is_known(prefix, label, utc_ns):
+    name = file_names.name_session(prefix, label, utc_ns)
+    assert file_names.is_session_name(name)
+    assert not file_names.is_session_name(prefix[:8]) and not file_names.is_session_name(name.removeprefix(prefix))
+
+
 @given(NAMES, TIMES, st.sampled_from(["timelapse", "startrails"]), st.sampled_from(["", "_2"]))
 def test_every_film_is_known_by_its_camera(camera, utc_ns, what, number):
     stem = file_names.name_film(what, camera, "", utc_ns)
