@@ -19,6 +19,8 @@ import sys
 from contextlib import suppress
 from typing import Any, NoReturn
 
+import cv2  # noqa: F401 - it changes LD_LIBRARY_PATH, which ENVIRON must have already
+
 from shmcam.supervisord.fork_options import find_other_variable
 from shmcam.supervisord.forked_program import run_forked
 from shmcam.supervisord.preload import LIMITS
@@ -35,9 +37,11 @@ REQUEST_BYTES_MAX = 128 * 1024
 TITLE = "-" * 400
 """Room for the command lines that `ps` shows (forked_program.set_command_line)."""
 
+ENVIRON = dict(os.environ)
+"""What the process that forks is started with: the first test that needs it may have changed its own."""
+
 _link: socket.socket | None = None
-_environ: dict[str, str] = {}
-"""The connection to the process that forks, and the environment it was started with."""
+"""The connection to that process."""
 
 
 class Program(subprocess.Popen[Any]):
@@ -86,7 +90,7 @@ class Program(subprocess.Popen[Any]):
 
 def _can_be_forked(argv: list[str], environ: dict[str, str]) -> bool:
     is_ours = argv[0] == sys.executable and len(argv) > 2 and argv[1] == "-m" and argv[2] in PACKAGES
-    return is_ours and not find_other_variable(environ, _environ or os.environ)
+    return is_ours and not find_other_variable(environ, ENVIRON)
 
 
 def _connect() -> socket.socket:
@@ -94,10 +98,10 @@ def _connect() -> socket.socket:
     if _link is None:
         _link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         _link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * REQUEST_BYTES_MAX)
-        _environ.update(os.environ)
         command = [sys.executable, "-m", "tests.programs", str(theirs.fileno()), TITLE]
         home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
-        process = subprocess.Popen(command, cwd=home, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        pass_fds = [theirs.fileno()]
+        process = subprocess.Popen(command, cwd=home, env=ENVIRON, pass_fds=pass_fds, stdin=subprocess.DEVNULL)
         theirs.close()
         atexit.register(_disconnect, process)
     return _link
