@@ -49,15 +49,13 @@ class ThumbnailCache:
 
 
 _cache = ThumbnailCache()
-_one_at_a_time = asyncio.Semaphore(1)
-"""One picture at a time: 12 megapixels take 36 MB and a core, and recording comes first."""
 
 
-async def get_thumbnail(path: Path, media_type: str, size: int) -> bytes | None:
+async def get_thumbnail(path: Path, media_type: str, size: int, lock: asyncio.Lock) -> bytes | None:
     """Returns a JPEG at most WIDTH pixels wide, from the cache if possible; None: no picture to decode."""
     key = (str(path), size)
     if (jpeg := _cache.get(key)) is None:
-        async with _one_at_a_time:
+        async with lock:
             jpeg = _cache.get(key) or await asyncio.to_thread(make_thumbnail, path, media_type, size)
         if jpeg is not None:
             _cache.put(key, jpeg)

@@ -79,6 +79,10 @@ class Context:
     """Set when a viewer of H.264 joins."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server ends, so that open streams end too."""
+    thumbnail_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One picture at a time: 12 megapixels take 36 MB and a core, and recording comes first."""
+    timeline_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One timeline at a time: that of a year, 100,000 rows, takes 37 MB and half a second of a core."""
 
     @property
     def mjpeg(self) -> MjpegServerSettings:

@@ -717,6 +717,7 @@ def test_what_is_uploaded_is_marked_in_library_and_timeline_with_what_is_to_come
             playwright.expect(page.locator(".filters")).to_contain_text(said)
             page.get_by_role("tab", name="Timeline").click()
             playwright.expect(page.locator(".legend")).to_contain_text("Uploaded")
+            playwright.expect(page.locator("canvas[data-camera=cam0]")).to_be_visible()  # the first answer is there
             page.get_by_label("Span").select_option("Hour")
             at = {"newer": 7.5, "older": 17.5}  # minutes ago, the middle of each
             until(lambda: _pixel(page, 29, at["newer"]) != _pixel(page, 29, at["older"]), 10, "a line below one")

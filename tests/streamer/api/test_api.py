@@ -449,7 +449,7 @@ def saved(server, name: str, kind: str = "picture", body: bytes = b"") -> Entry:
 
 
 def test_timelines_are_made_one_after_the_other(tmp_path, monkeypatch):
-    """Ten open pages that show a year would take 370 MB."""
+    """Ten open pages that show a year would take 370 MB. Another server of this process has its own turn."""
     made, running_now = [], []
 
     def find(context, query):
@@ -466,8 +466,9 @@ def test_timelines_are_made_one_after_the_other(tmp_path, monkeypatch):
             answers = await asyncio.gather(*(browser.get("/api/v1/library/timeline") for _ in range(10)))
             assert {answer.status for answer in answers} == {200}
 
-    asyncio.run(test())
-    assert made == [1] * 10
+    for _ in range(2):
+        asyncio.run(test())
+    assert made == [1] * 20
 
 
 def test_the_library_lists_shows_and_fetches(tmp_path):
