@@ -785,14 +785,14 @@ def test_clicks_inside_dialogs_count(pipeline, browser):
         page.get_by_role("button", name="Close").click()
         playwright.expect(page.locator("dialog")).to_be_hidden()
         page.get_by_label("What").select_option("pictures")
-        page.locator(".item .thumb").first.click()
+        page.get_by_role("button", name=re.compile(r"^Open .*\.(jpg|png)")).first.click()
         with page.context.expect_page() as other:
             page.get_by_role("link", name="Full size").click()
         assert "/file" in other.value.url
         other.value.close()
         page.keyboard.press("Escape")
         page.get_by_label("What").select_option("clips")
-        page.locator(".item .thumb").first.click()
+        page.get_by_role("button", name=re.compile(r"^Open .*\.mp4")).first.click()
         video = page.locator("dialog video")
         until(lambda: video.evaluate("one => one.currentTime > 0"), 20, "the clip to play")
         video.evaluate("one => { one.loop = true; return one.play(); }")
