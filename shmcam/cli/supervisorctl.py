@@ -6,6 +6,7 @@ Only `shmcam restart` of all is more: supervisord, from which the programs are f
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from shmcam.cli.options import EXIT_FAILED, EXIT_UNAVAILABLE, Options, UsageErro
 from shmcam.cli.run.background_service import READY_WITHIN_S
 from shmcam.cli.run.start_checks import find_running
 from shmcam.config.settings import Settings
-from shmcam.runtime.supervisord import SOCKET, Program, Supervisord, SupervisordError, is_listening
+from shmcam.runtime.supervisord import SOCKET, Program, Supervisord, SupervisordError, find_owner, is_listening
 from shmcam.runtime.supervisord_programs import TEMPLATE, is_home
 
 ALL = "all"
@@ -37,14 +38,13 @@ def run_supervisorctl(options: Options) -> int:
     word = "status" if options.word == "processes" else options.word
     settings = options.settings()
     path, deadline_s = settings.paths.run / SOCKET, time.monotonic() + SOCKET_BACK_S
+    if owner := find_owner(path):
+        line = shlex.join(["sudo", "shmcam", options.word, *options.rest])
+        return _refuse(f"{path} is for user {owner} only; type: {line}", "no_permission", options)
     while not is_listening(path):
         running = find_running(settings)
         if not running or time.monotonic() > deadline_s:
-            from shmcam.cli.send import print_reply
-            from shmcam.control.messages import error
-
-            reply = error(running or f"no supervisord at {path}; try: shmcam run", "no_supervisord")
-            return print_reply(reply, as_json=options.json) and EXIT_UNAVAILABLE
+            return _refuse(running or f"no supervisord at {path}; try: shmcam run", "no_supervisord", options)
         time.sleep(0.1)
     if options.json and options.word == "processes":
         rows = [asdict(program) for program in supervisord_of(settings).programs()]
@@ -58,6 +58,14 @@ def run_supervisorctl(options: Options) -> int:
         check_names(names, supervisord_of(settings).programs(), settings.cameras[0])
     supervisorctl = [sys.executable, "-u", "-m", "supervisor.supervisorctl"]
     return run_to_the_end([*supervisorctl, "--configuration", str(conf_of(settings)), word, *names])
+
+
+def _refuse(text: str, status: str, options: Options) -> int:
+    """Prints why supervisord cannot be asked. Returns: the exit code."""
+    from shmcam.cli.send import print_reply
+    from shmcam.control.messages import error
+
+    return print_reply(error(text, status), as_json=options.json) and EXIT_UNAVAILABLE
 
 
 def check_names(names: Sequence[str], programs: Sequence[Program], first_camera: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import xmlrpc.client
 from collections.abc import Collection, Sequence
@@ -14,6 +15,7 @@ from typing import Any, cast
 from msgspec import Struct
 
 from shmcam.runtime.atomic_files import read_state
+from shmcam.runtime.folder_checks import user_name
 from shmcam.runtime.procfs import find_commands
 
 TIMEOUT_S = 6.0
@@ -34,6 +36,19 @@ def is_listening(path: Path) -> bool:
         probe.connect(str(path))
         return True
     return False
+
+
+def find_owner(path: Path) -> str:
+    """Returns the user whose socket, or whose folder around it, is closed to this process; "" if none is."""
+    for there in (path, *path.parents):
+        try:
+            uid = there.stat().st_uid
+        except PermissionError:
+            continue
+        except OSError:
+            return ""
+        return "" if os.access(path, os.W_OK) else user_name(uid)
+    return ""
 
 
 def find_supervisord(run: Path, confs: Collection[Path]) -> int:

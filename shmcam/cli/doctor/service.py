@@ -11,9 +11,10 @@ from shmcam.cli.options import Options
 from shmcam.cli.run.start_checks import find_running
 from shmcam.cli.supervisorctl import supervisord_of
 from shmcam.config.optional_program import find_missing, list_enabled, optional_programs
+from shmcam.config.settings import Settings
 from shmcam.control.call import call
 from shmcam.control.messages import Status
-from shmcam.runtime.supervisord import SOCKET, SupervisordError, is_listening
+from shmcam.runtime.supervisord import SOCKET, SupervisordError, find_owner, is_listening
 
 
 def check_ports(options: Options) -> Iterator[Finding]:
@@ -57,12 +58,7 @@ def check_service(options: Options) -> Iterator[Finding]:
     """Checks supervisord, the hub and each program."""
     settings = options.settings()
     if not is_listening(settings.paths.run / SOCKET):
-        if running := find_running(settings):
-            text, _, line = running.partition("; ")
-            yield problem(f"the service is {text}", line.rpartition("type: ")[2])
-            return
-        unit = Path("/etc/systemd/system/shmcam.service").exists()
-        yield note("the service is not running", "sudo systemctl start shmcam" if unit else "make run")
+        yield _explain_silence(settings)
         return
     try:
         programs = supervisord_of(settings).programs()
@@ -94,3 +90,14 @@ def check_service(options: Options) -> Iterator[Finding]:
             yield problem(f"{row['camera']}: {row['reason'] or 'no camera'}", "shmcam detect")
         elif row["state"] == "found":
             yield ok(f"{row['camera']}: {row['source']} {row['model']} at {row.get('fps', 0):.1f}/s")
+
+
+def _explain_silence(settings: Settings) -> Finding:
+    """Returns why supervisord's socket is not there for this user."""
+    if owner := find_owner(settings.paths.run / SOCKET):
+        return note(f"the programs of the service are shown to user {owner} only", "sudo shmcam doctor")
+    if running := find_running(settings):
+        text, _, line = running.partition("; ")
+        return problem(f"the service is {text}", line.rpartition("type: ")[2])
+    unit = Path("/etc/systemd/system/shmcam.service").exists()
+    return note("the service is not running", "sudo systemctl start shmcam" if unit else "make run")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shmcam.config.settings import Settings
 from shmcam.runtime.atomic_files import existing_parent_of
-from shmcam.runtime.supervisord import SOCKET, find_supervisord, is_listening
+from shmcam.runtime.supervisord import SOCKET, find_owner, find_supervisord, is_listening
 from shmcam.runtime.supervisord_programs import TEMPLATE, is_home
 
 SOCKET_PATH_MAX = 107
@@ -71,6 +71,8 @@ def find_running(settings: Settings) -> str:
         return f"already running with run folder {settings.paths.run}"
     confs = [settings.paths.run / "supervisord.conf", *([TEMPLATE] if is_home(settings) else [])]
     if pid := find_supervisord(settings.paths.run, confs):
+        if owner := find_owner(path):
+            return f"already running as pid {pid} of user {owner}; to start it anew, type: sudo shmcam restart"
         text = f"already running as pid {pid}, but its socket {path} is gone"
         return f"{text}; if the watchdog does not bring it back, type: kill -HUP {pid}"
     return ""

@@ -9,17 +9,22 @@ import sys
 import tempfile
 import threading
 from configparser import RawConfigParser
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from supervisor.options import ServerOptions
 
+from shmcam.cli import send  # noqa: F401 - another user may not read Python's library where it is root's
+from shmcam.cli.options import EXIT_UNAVAILABLE, Options
 from shmcam.cli.run import command as run_command
 from shmcam.cli.run.banner import banner_of
 from shmcam.cli.run.command import build_parser, overrides_of
 from shmcam.cli.run.start_checks import find_path_problem
+from shmcam.cli.supervisorctl import run_supervisorctl
 from shmcam.config.settings import Settings
 from shmcam.runtime import supervisord_programs
+from shmcam.runtime.supervisord import SOCKET, find_owner
 from shmcam.runtime.supervisord_programs import TEMPLATE, render_programs, render_supervisord_conf
 from tests.machine import SHORT, needs
 
@@ -183,6 +188,29 @@ def test_files_are_for_the_group_at_most_and_for_nobody_else_where_the_user_want
         assert os.umask(before) == expected
     finally:
         os.umask(before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to ask as nobody")
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+@pytest.mark.parametrize(("word", "rest"), [("restart", ["recorder"]), ("processes", [])])
+def test_who_may_not_use_the_socket_of_supervisord_is_told_to_take_sudo(mode, word, rest, capfd):
+    """A member of the service's group was told that the socket was gone, and given a signal that restarts all."""
+    with tempfile.TemporaryDirectory(dir=SHORT) as folder, socket.socket(socket.AF_UNIX) as listener:
+        Path(folder).chmod(mode)
+        settings = settled(Path(folder), '[paths]\nrun = "."')
+        listener.bind(f"{folder}/{SOCKET}")
+        listener.listen()
+        Path(f"{folder}/{SOCKET}").chmod(0o700)
+        if (child := os.fork()) == 0:
+            with suppress(BaseException):
+                os.setgroups([])
+                os.setresuid(65534, 65534, 65534)
+                os._exit(run_supervisorctl(Options(word=word, rest=rest, _settings=settings)))
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == EXIT_UNAVAILABLE
+        line = f"{folder}/{SOCKET} is for user root only; type: sudo shmcam {' '.join([word, *rest])}\n"
+        assert line in capfd.readouterr().err
+        assert find_owner(Path(folder) / SOCKET) == "", "root may"
 
 
 def test_the_options_of_the_former_camera_module_are_settings_of_this_start(tmp_path):
