@@ -66,7 +66,7 @@ class FramePipeline:
         self._sought_number = 0
         """Number of the last order to whose start the cursor was moved."""
         self._start_ns = 0
-        """Start of that order, until its first frame has been taken; then 0."""
+        """Start of that order, until its first frame has been taken; 0 then, and where the ring holds all of it."""
 
     @property
     def needs_frames(self) -> bool:
@@ -138,7 +138,8 @@ class FramePipeline:
         self._encoder.force_key()
         self._start_ns = start_ns
         if self._preroll is None or not self._preroll.begin(start_ns, self._cursor.attach()):
-            self._cursor.seek(start_ns)
+            if self._cursor.seek(start_ns):
+                self._start_ns = 0
             return
         self._commands.notes.append(f"the first {self._preroll.seconds:.1f} s are enlarged from the small ring")
         log.info("pre-roll from the small ring seconds=%.3f", self._preroll.seconds)

@@ -88,11 +88,13 @@ class RingCursor:
         if (reader := self.attach()) is not None:
             self.position = reader.head
 
-    def seek(self, captured_ns: int) -> None:
-        """Goes to the first frame captured then or later that is still there."""
-        if (reader := self.attach()) is not None:
-            frames = reader.window(captured_ns, 1 << 62)
-            self.position = frames.start if frames else reader.head
+    def seek(self, captured_ns: int) -> bool:
+        """Goes to the first frame captured then or later that is still there. Returns: whether an earlier one is, too."""
+        if (reader := self.attach()) is None:
+            return False
+        frames = reader.window(captured_ns, 1 << 62)
+        self.position = frames.start if frames else reader.head
+        return self.position > reader.oldest
 
     @property
     def lag(self) -> int:

@@ -76,6 +76,18 @@ def test_what_is_missing_at_the_beginning_is_stated_to_the_frame(running, frames
     assert f"pre-roll is short by_s={stated_s:.3f}" in made.log()
 
 
+def test_a_pause_of_the_camera_before_the_recording_is_no_short_pre_roll(running):
+    """The reply said that the ring held no earlier frames, though it held the one before the pause."""
+    made, film = running(pre_roll_s=0.3, post_roll_s=0.3)
+    film.wait_frames(20)
+    film.held = True
+    time.sleep(0.8)  # the pause
+    film.held = False
+    film.wait_frames(1)
+    reply = made.ask("record trigger")
+    assert reply.ok and "earlier than the ring holds" not in reply.text, reply.text
+
+
 def maps_of(process, prefix):
     """Distinct segments of the camera's pictures that a process has mapped: (inode, path)."""
     lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
