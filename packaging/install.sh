@@ -75,8 +75,10 @@ write_config() {
 add_command() {
     cat >"$command" <<'END'
 #!/bin/sh
-# the service's own configuration, unless another is chosen or stands in this folder
-[ -n "${SHMCAM_CONFIG:-}" ] || [ -e config.toml ] || export SHMCAM_CONFIG=/etc/shmcam/config.toml
+# the service's own configuration, unless another is chosen or stands in this folder; that of a clone is only the one
+# it ships, unless it runs
+is_own() { [ -e config.toml ] && { [ ! -e packaging/install.sh ] || [ -S run/control.sock ]; }; }
+[ -n "${SHMCAM_CONFIG:-}" ] || is_own || export SHMCAM_CONFIG=/etc/shmcam/config.toml
 exec /opt/shmcam/.venv/bin/shmcam "$@"
 END
     chmod 0755 "$command"

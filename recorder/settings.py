@@ -145,7 +145,7 @@ class RecorderSettings(Section, frozen=True):
         ),
     ] = ""
     nice: Annotated[
-        int, setting("CPU priority; keep it below the streamer's, so that viewers give way first", ge=-20, le=19)
+        int, setting("nice levels above those of the service; below 0 only as root", ge=-20, le=19)
     ] = 0
     overlay: OverlaySettings = msgspec.field(default_factory=OverlaySettings)
 

@@ -40,6 +40,7 @@ from shmcam.control.messages import (
     error,
     fields_of,
 )
+from shmcam.control.parser import camera_name_of
 
 CommandT = TypeVar("CommandT", bound=Command)
 
@@ -57,7 +58,10 @@ class ServiceError(RuntimeError):
 
 
 class Client:
-    """One service. Nothing is kept open between two calls, so one object may be used by several threads."""
+    """One service. Nothing is kept open between two calls, so one object may be used by several threads.
+
+    A camera is a name, or the number n for the name cam<n>.
+    """
 
     def __init__(self, url: str = "", *, token: str = "", socket_path: Path | str = "", timeout_s: float = 0.0) -> None:
         """`url`: the REST server; empty: the control socket of this machine.
@@ -75,40 +79,41 @@ class Client:
         """Returns a row for each camera that the service runs: name, state, model, size, rate."""
         return list(self.status()["cameras"])
 
-    def start_recording(self, camera: str = "", *, label: str = "", duration_s: float = 0.0) -> Reply:
+    def start_recording(self, camera: str | int = "", *, label: str = "", duration_s: float = 0.0) -> Reply:
         """Starts to record with one camera, or with all."""
         return self._per_camera("record", camera, Record(action="start", label=label, duration_s=duration_s))
 
-    def stop_recording(self, camera: str = "") -> Reply:
+    def stop_recording(self, camera: str | int = "") -> Reply:
         """Stops recording with one camera, or with all."""
         return self._per_camera("record", camera, Record(action="stop"))
 
-    def snapshot(self, cameras: Sequence[str] = (), *, formats: Sequence[str] = (), label: str = "") -> Reply:
+    def snapshot(self, cameras: Sequence[str | int] = (), *, formats: Sequence[str] = (), label: str = "") -> Reply:
         """Saves one picture of each camera, all of one instant."""
-        command = Snapshot(cameras=tuple(cameras), formats=tuple(formats), label=label)
+        command = Snapshot(cameras=tuple(map(camera_name_of, cameras)), formats=tuple(formats), label=label)
         return self._post("/snapshot", command) if self._url else self._call(command)
 
     def save(
-        self, camera: str = "", *, formats: Sequence[str] = (), label: str = "", seconds_ago: float = 0.0
+        self, camera: str | int = "", *, formats: Sequence[str] = (), label: str = "", seconds_ago: float = 0.0
     ) -> Reply:
         """Saves one full-size picture."""
         command = Save(formats=tuple(formats), label=label, seconds_ago=seconds_ago)
         return self._of_camera("save", camera, command)
 
-    def past_stack(self, camera: str = "", *, formats: Sequence[str] = (), **options: Any) -> Reply:
+    def past_stack(self, camera: str | int = "", *, formats: Sequence[str] = (), **options: Any) -> Reply:
         """Stacks the frames around a moment of the past; `options`: the fields of pastStack, such as before_s."""
         return self._of_camera("stack", camera, PastStack(formats=tuple(formats), **options))
 
-    def get_live_frame(self, camera: str = "") -> bytes | None:
+    def get_live_frame(self, camera: str | int = "") -> bytes | None:
         """Returns the newest picture as JPEG; None where there is none."""
+        name: str = camera_name_of(camera)
         if self._url:
-            path = f"/cam/{urllib.parse.quote(camera)}/snapshot.jpg" if camera else "/snapshot.jpg"
+            path = f"/cam/{urllib.parse.quote(name)}/snapshot.jpg" if name else "/snapshot.jpg"
             try:
                 return self._fetch(path, TAKE_PICTURE_S)
             except ServiceError:
                 return None
         pieces: list[bytes] = []
-        reply = call(self._socket_path, ShortStream(count=1, camera=camera), TAKE_PICTURE_S, pieces.append)
+        reply = call(self._socket_path, ShortStream(count=1, camera=name), TAKE_PICTURE_S, pieces.append)
         stream = b"".join(pieces)
         return stream[4 : 4 + int.from_bytes(stream[:4], "big")] if reply.ok and reply.data.get("sent") else None
 
@@ -155,18 +160,19 @@ class Client:
 
     # ---- over REST
 
-    def _per_camera(self, word: str, camera: str, command: Record) -> Reply:
+    def _per_camera(self, word: str, camera: str | int, command: Record) -> Reply:
         """Sends a command to one camera, or to all: over the socket the hub does that."""
-        if camera or not self._url:
+        if camera != "" or not self._url:
             return self._of_camera(word, camera, command)
         replies = [self._of_camera(word, row["camera"], command) for row in self.detect_cameras()]
         return next((reply for reply in replies if not reply.ok), replies[0] if replies else error("no camera"))
 
-    def _of_camera(self, word: str, camera: str, command: Save | PastStack | Record) -> Reply:
+    def _of_camera(self, word: str, camera: str | int, command: Save | PastStack | Record) -> Reply:
+        name: str = camera_name_of(camera)
         if not self._url:
-            return self._call(replace(command, camera=camera))
-        camera = camera or str(self.detect_cameras()[0]["camera"])
-        return self._post(f"/cameras/{urllib.parse.quote(camera)}/{word}", command)
+            return self._call(replace(command, camera=name))
+        name = name or str(self.detect_cameras()[0]["camera"])
+        return self._post(f"/cameras/{urllib.parse.quote(name)}/{word}", command)
 
     def _post(self, path: str, command: Command) -> Reply:
         """Sends the fields that are not the default: the service's own clock counts, not ours."""

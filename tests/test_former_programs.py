@@ -116,15 +116,16 @@ def test_the_client_has_the_verbs_of_the_former_facades(shmcam, over):
     assert row["camera"] == "cam0" and row["fps"] > 5
     started = client.start_recording(label=over)
     assert started.ok and started.status.startswith("recording_"), started
-    assert client.start_recording("cam0").status == "already_recording"
+    assert {client.start_recording(one).status for one in ("cam0", 0)} == {"already_recording"}
     until(lambda: client.status()["cameras"][0]["recording"], 60, "a file")
     assert client.save(formats=["jpg"]).status == "saved"
-    shot = client.snapshot(label=over)
+    shot = client.snapshot([0], label=over)
     assert shot.status == "snapshot_saved", shot
     session, name = Path(shot.data["path"]).parts[-2:]
     assert session.startswith("session_") and session.endswith(over) and name.startswith(f"snapshot_cam0_{over}_")
     assert client.past_stack("cam0", formats=["jpg"], count=2).data["count"] == 2
-    assert client.get_live_frame()[:2] == b"\xff\xd8" and client.get_live_frame("cam9") is None
+    assert client.get_live_frame()[:2] == client.get_live_frame(0)[:2] == b"\xff\xd8"
+    assert client.get_live_frame("cam9") is client.get_live_frame(9) is None
     assert client.stop_recording().status == "recording_stopped"
     assert client.archive(f"a_{over}", label=over).data["files"] >= 2
     assert client.status()["cameras"] and client.health()["processes"]

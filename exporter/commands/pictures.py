@@ -35,7 +35,7 @@ NEW_FRAME_WAIT_S = 10.0
 """The longest wait for the next frame: two exposures of the longest night mode, and a margin."""
 SYNC_WAIT_S = 2.0
 """snapshot: the longest wait for each camera's next frame."""
-RING_IS_EMPTY = "no frames in the ring; is capture running? (supervisorctl status capture)"
+RING_IS_EMPTY = "no frames in the ring; is capture running? (shmcam processes capture)"
 
 
 class PictureCommands:

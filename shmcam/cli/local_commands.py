@@ -39,10 +39,11 @@ LOCAL: dict[str, Word] = {
     ),
     "import": Word(
         "shmcam.cli.config_import.command:main",
-        "import FILE [--force]",
+        "import FILE [--output FILE] [--force]",
         "write config.toml from a former program's config.json or config.txt",
         "shmcam import FILE [--output config.toml] [--force]: write a config.toml from the config.json or config.txt "
-        "of a\nformer program, and print what became of each key; an existing file is replaced only with --force",
+        "of a\nformer program, and print what became of each key; an existing file is replaced only with --force: its "
+        "absolute folders,\nowner and mode stay",
         (
             WordOption(("--output",), "file to write instead of config.toml", "FILE"),
             WordOption(("--force",), "replace an existing file"),

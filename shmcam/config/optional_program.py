@@ -56,9 +56,7 @@ class OptionalProgram(Section, frozen=True):
 
     is_of_program: ClassVar[bool] = True
 
-    enable: Annotated[
-        bool, setting("run this program; after a change here type `supervisorctl update`", apply="file")
-    ] = False
+    enable: Annotated[bool, setting("run this program; after a change here type `shmcam update`", apply="file")] = False
 
     def list_needs(self) -> tuple[Need, ...]:
         """Returns what a program with this table needs besides what shmcam itself brings."""

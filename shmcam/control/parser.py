@@ -52,7 +52,7 @@ def parse_object(value: dict[str, Any]) -> tuple[Message, Any]:
     if isinstance(value.get("params"), dict):
         fields |= value["params"]
     if "camera_id" in value or "camera_id" in fields:
-        fields["camera"] = _camera_name_of(fields.pop("camera_id", value.get("camera_id")))
+        fields["camera"] = camera_name_of(fields.pop("camera_id", value.get("camera_id")))
     if row.message is Snapshot and "camera" in fields:
         fields["cameras"] = [fields.pop("camera")]
     if row.message is Set and "key" in fields:
@@ -158,7 +158,7 @@ def _is_camera(word: str, cameras: Collection[str]) -> bool:
     return word in cameras or re.fullmatch(r"[a-z][a-z_-]*[0-9]+", word) is not None
 
 
-def _camera_name_of(camera_id: Any) -> Any:
-    """Returns cam0 for camera_id 0, as the user's recording module numbered its cameras."""
+def camera_name_of(camera_id: Any) -> Any:
+    """Returns cam0 for camera_id 0, as the user's former programs numbered their cameras; a name as it is."""
     is_number = isinstance(camera_id, int) and not isinstance(camera_id, bool) and camera_id >= 0
     return f"cam{camera_id}" if is_number else camera_id

@@ -111,9 +111,7 @@ class OwnCommands:
         if change.key.apply == "live":
             return f"{text} (live{exception})"
         programs = " ".join(roles_to_restart([change]))
-        return (
-            f"{text} (needs: {'' if saved else 'overwrite_config, then '}supervisorctl restart {programs}{exception})"
-        )
+        return f"{text} (needs: {'' if saved else 'overwrite_config, then '}shmcam restart {programs}{exception})"
 
     def _describe_saved(self) -> str:
         """Returns where the settings were saved, and which earlier ones are still only in memory."""

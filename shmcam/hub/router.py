@@ -296,7 +296,7 @@ class Router:
         program = self.registry.supervisor_name_of(row.owner, camera if row.per_camera else "")
         if self.registry.is_connected(row.owner, camera):
             return error(f"{program} runs but does not answer {row.words[0]}", "not_answered")
-        text = f"{program} is not connected, so nobody answers {row.words[0]}; try: supervisorctl start {program}"
+        text = f"{program} is not connected, so nobody answers {row.words[0]}; try: shmcam start {program}"
         return error(text, "not_running", program=program)
 
     def _refuse(self, peer: Peer, refused: Refused) -> list[Action]:

@@ -31,7 +31,7 @@ class ProgramFiles:
             settings = Settings.load(self._path)
             conf = TEMPLATE if is_home(settings) else settings.paths.run / "supervisord.conf"
             if write_programs(settings, conf):
-                log.info("programs changed with config.toml; now type: supervisorctl update")
+                log.info("programs changed with config.toml; now type: shmcam update")
         except (SettingsError, OSError) as problem:
             log.warning("config.toml was edited and is not usable now: %s", problem)
 

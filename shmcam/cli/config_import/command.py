@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from shmcam.cli.config_import.conversion import Outcome, convert, document_of
@@ -15,11 +16,13 @@ from shmcam.cli.config_import.former_files import read_former
 from shmcam.cli.options import EXIT_FAILED, Options
 from shmcam.config.schema import list_keys
 from shmcam.config.settings import Settings, SettingsError
-from shmcam.config.toml_file import Document, parse_value, to_toml
+from shmcam.config.toml_file import Document, parse, parse_value, read, to_toml
+from shmcam.hub.config_file import write_back
 from shmcam.runtime.atomic_files import open_atomic
 
 KEY_CELLS = 36
 """The columns of the longest usual `key = value` of a former file."""
+PLACES = ("paths.run", "paths.logs", "paths.recordings", "paths.archives", "paths.library", "export.base_dir")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,23 +50,51 @@ def import_file(argv: Sequence[str]) -> int:
         outcomes = convert(pairs, as_text=as_text)
         if problems := [_describe_problem(source, outcome, as_text=as_text) for outcome in outcomes if outcome.problem]:
             raise SettingsError("\n".join(problems))
-        document = document_of(outcomes)
-        text = render_config(source, outcomes, document)
-        Settings(source, document).check()  # without lines: those of the new file say nothing to whoever wrote the old
         if target.exists() and not arguments.force:
             raise SettingsError(f"{target} exists; --force replaces it, --output writes another file")
-        with open_atomic(target, replace=arguments.force) as file:
-            file.write(text.encode())
+        kept = list_kept_places(document_of(outcomes), _read_replaced(target)) if target.is_file() else []
+        document = document_of([*outcomes, *kept])
+        text = render_config(source, [*outcomes, *kept], document)
+        Settings(source, document).check()  # without lines: those of the new file say nothing to whoever wrote the old
+        if target.is_file():
+            write_back(target, text)
+        else:
+            with open_atomic(target, replace=arguments.force) as file:
+                file.write(text.encode())
     except SettingsError as problem:
         print(f"shmcam import: {problem}", file=sys.stderr)
         return EXIT_FAILED
     except OSError as problem:
         print(f"shmcam import: {target}: {problem.strerror}; nothing was written", file=sys.stderr)
         return EXIT_FAILED
-    print("\n".join(describe_outcome(outcome) for outcome in outcomes))
+    print("\n".join(describe_outcome(outcome) for outcome in [*outcomes, *kept]))
     left = sum(not outcome.became for outcome in outcomes)
     print(f"wrote {target}: {len(outcomes) - left} keys taken over, {left} not; next: shmcam run --config {target}")
     return 0
+
+
+def _read_replaced(target: Path) -> Document:
+    """Returns the tables of the file that is replaced; none of one that nobody can read."""
+    with suppress(SettingsError):
+        return parse(target, read(target))
+    return {}
+
+
+def list_kept_places(document: Document, replaced: Document) -> list[Outcome]:
+    """Returns the absolute folders of a file that is replaced, where the new one has none: an installed service's."""
+    old, new = _list_places(replaced), _list_places(document)
+    return [
+        Outcome(path, place, {path: place}, "kept from the file that is replaced")
+        for path, place in old.items()
+        if path not in new
+    ]
+
+
+def _list_places(document: Document) -> dict[str, str]:
+    """Returns the absolute folders in a file, by key."""
+    tables = {name: table for name, table in document.items() if isinstance(table, dict)}
+    found = {path: tables.get(path.split(".")[0], {}).get(path.split(".")[1]) for path in PLACES}
+    return {path: place for path, place in found.items() if isinstance(place, str) and Path(place).is_absolute()}
 
 
 def render_config(source: Path, outcomes: list[Outcome], document: Document) -> str:

@@ -50,8 +50,11 @@ FORMER_KEYS = {**{key: key for key in JSON_KEYS}, **TEXT_KEYS}
 NOTES = {
     "camera.codec": "frames in the camera's own format need half the memory of rgb; video is H.264 in any case",
     "ring.size": "fewer if memory is short, with a warning, as before",
+    "night.bright_threshold": "formerly the mean of night's long exposures, here on the scale of dark_threshold; "
+    "if day comes too late, try twice that (docs/night.md)",
     "network.trigger_port": "on this machine only; network.trusted = true opens it to the whole network, as before",
-    "mjpeg_server.port": "on this machine only; http.bind and http.token or http.password open it to others",
+    "mjpeg_server.port": "on this machine only; http.bind and http.token or http.password open it to others, "
+    'http.bind = "0.0.0.0" and http.insecure_no_auth = true to everybody, as before',
     "show_frame_number": "switches the overlay on, too",
     "output_dir": "sessions lie below it",
 }

@@ -1,6 +1,7 @@
 """`shmcam import`: the configurations of the former programs, as their users have them on disk."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -241,6 +242,31 @@ def test_a_config_txt_may_begin_with_the_name_of_a_section(run_import, tmp_path)
     done = run_import("\ufeff[Recording]\r\ntarget_fps = 5\r\n", name="config.txt")
     assert done.returncode == 0, done.stderr
     assert Settings.load(tmp_path / "config.toml", environ={}).value("camera.framerate") == 5.0
+
+
+def test_the_places_owner_and_mode_of_an_installed_service_stay(run_import, tmp_path):
+    """Root imported into /etc/shmcam: the service could not read it, and all folders lay below /etc."""
+    target = tmp_path / "config.toml"
+    target.write_text('[paths]\nrun = "/run/shmcam"\nlogs = "log"\n[export]\nbase_dir = "/var/lib/shmcam/captures"\n')
+    target.chmod(0o604)
+    if os.geteuid() == 0:
+        os.chown(target, 1234, 1235)
+    before = target.stat()
+    done = run_import({**FIRST, "export": {**EXPORT, "base_dir": "./captures"}}, "--force")
+    assert done.returncode == 0, done.stderr
+    settings = Settings.load(target, environ={})
+    assert (settings.value("paths.run"), settings.value("paths.logs")) == ("/run/shmcam", "logs")
+    assert settings.value("export.base_dir") == "/var/lib/shmcam/captures" and settings.value("export.stack_count") == 4
+    after = target.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert "kept from the file that is replaced" in done.stdout and "kept from the file" in target.read_text()
+
+
+@pytest.mark.parametrize("replaced", ["[paths", "paths = 3\n", "[paths]\nrun = 5\n", "\udcff"])
+def test_what_is_no_configuration_is_replaced_by_force(run_import, tmp_path, replaced):
+    (tmp_path / "config.toml").write_bytes(os.fsencode(replaced))
+    assert run_import(FIRST, "--force").returncode == 0
+    assert Settings.load(tmp_path / "config.toml", environ={}).value("ring.size") == RING["size"]
 
 
 def test_an_existing_config_toml_stays_without_force(run_import, tmp_path):

@@ -212,7 +212,7 @@ def test_a_key_that_cannot_be_saved_alone_is_changed_and_says_so(tmp_path):
         assert hub.text("get night.dark_threshold").startswith("night.dark_threshold = 90")
         answer = hub.json({"command": "set", "key": "recorder.crf", "value": 30, "save": True})
         message = answer["data"]["message"]
-        assert message.startswith("OK: changed recorder.crf from 23 to 30 (needs: supervisorctl restart recorder)")
+        assert message.startswith("OK: changed recorder.crf from 23 to 30 (needs: shmcam restart recorder)")
         assert "still unsaved: night.bright_threshold, night.dark_threshold" in message
 
 

@@ -81,9 +81,9 @@ def test_another_process_cannot_answer_in_the_owners_place():
 def test_owner_not_there_says_which_start_would_help():
     scene = Scene(("cam0", "cam1"))
     [reply] = scene.replies(scene.say(PERSON, Save()))
-    assert reply.text == ("ERROR: exporter is not connected, so nobody answers save; try: supervisorctl start exporter")
+    assert reply.text == ("ERROR: exporter is not connected, so nobody answers save; try: shmcam start exporter")
     [reply] = scene.replies(scene.say(PERSON, Record(action="start", camera="cam1")))
-    assert reply.text.endswith("try: supervisorctl start cam1:recorder-cam1")
+    assert reply.text.endswith("try: shmcam start cam1:recorder-cam1")
     [reply] = scene.replies(scene.say(PERSON, Record(camera="cam9")))
     assert reply.text == "ERROR: no camera 'cam9'; cameras: cam0, cam1"
 
