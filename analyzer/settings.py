@@ -85,7 +85,8 @@ class NightSettings(Section, frozen=True):
         float, setting("highest gain of video mode's auto exposure; scale of the thresholds", apply="live", ge=1, le=64)
     ] = 8.0
     on_night: Annotated[
-        tuple[str, ...], setting('command run when night begins, by the program hooks: ["pinctrl", "set", "17", "op", "dh"]')
+        tuple[str, ...],
+        setting('command run when night begins, by the program hooks: ["pinctrl", "set", "17", "op", "dh"]'),
     ] = ()
     on_day: Annotated[tuple[str, ...], setting("command run when night ends")] = ()
     hook_timeout_s: Annotated[

@@ -28,10 +28,24 @@ class ExportSettings(Section, frozen=True):
     ] = 1
 
     save_before_s: Annotated[
-        float, setting("pastStack: the moment, so long before the command; other choices than around: the span begins there", unit="s", ge=0, le=3600, apply="live")
+        float,
+        setting(
+            "pastStack: the moment, so long before the command; other choices than around: the span begins there",
+            unit="s",
+            ge=0,
+            le=3600,
+            apply="live",
+        ),
     ] = 2.0
     save_after_s: Annotated[
-        float, setting("pastStack, other choices than around, and single frames: the span ends so long after the command", unit="s", ge=0, le=3600, apply="live")
+        float,
+        setting(
+            "pastStack, other choices than around, and single frames: the span ends so long after the command",
+            unit="s",
+            ge=0,
+            le=3600,
+            apply="live",
+        ),
     ] = 0.0
     stack_count: Annotated[
         int,

@@ -144,9 +144,7 @@ class RecorderSettings(Section, frozen=True):
             pattern=r"^[A-Za-z0-9._-]{0,64}$",
         ),
     ] = ""
-    nice: Annotated[
-        int, setting("nice levels above those of the service; below 0 only as root", ge=-20, le=19)
-    ] = 0
+    nice: Annotated[int, setting("nice levels above those of the service; below 0 only as root", ge=-20, le=19)] = 0
     overlay: OverlaySettings = msgspec.field(default_factory=OverlaySettings)
 
     def __post_init__(self) -> None:

@@ -89,7 +89,7 @@ class RingCursor:
             self.position = reader.head
 
     def seek(self, captured_ns: int) -> bool:
-        """Goes to the first frame captured then or later that is still there. Returns: whether an earlier one is, too."""
+        """Goes to the first frame captured then or later that is still there. Returns: whether an earlier one is."""
         if (reader := self.attach()) is None:
             return False
         frames = reader.window(captured_ns, 1 << 62)
