@@ -70,13 +70,17 @@ class Request(Struct, frozen=True):
     def reply(self, answer: Reply | Chunk) -> bool:
         """Answers, now or later, from any thread; chunks first, the Reply last.
 
-        Returns False if the answer was not queued: the backlog of chunks is full (try again), or the hub is gone.
+        Returns False if the answer was not queued: the requester or the hub is slower (try again), or the hub is gone.
         """
+        connection = self._connection
         if self._ident is None:
             return True
-        if isinstance(answer, Chunk) and self._connection.backlog_bytes > CHUNK_BACKLOG_BYTES:
-            return False
-        return self._connection.put(answer, self._ident)
+        if isinstance(answer, Chunk):
+            if self._ident in connection.held or connection.backlog_bytes > CHUNK_BACKLOG_BYTES:
+                return False
+        else:
+            connection.held.discard(self._ident)
+        return connection.put(answer, self._ident)
 
 
 class Delegation:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from shmcam.control.codec import READ_BYTES, UNSENDABLE, Decoder, Received, encode, encode_or_error
 from shmcam.control.event_deduplication import SeenEvents
-from shmcam.control.messages import PROCESS_BYTES_MAX, Chunk, Event, EventId, Hello, Message, Reply
+from shmcam.control.messages import PROCESS_BYTES_MAX, Chunk, ChunkFlow, Event, EventId, Hello, Message, Reply
 from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
 
@@ -114,6 +114,8 @@ class ClientConnection:
         """True from the hub's welcome until the connection ends."""
         self.lost_count = 0
         self.backlog_bytes = 0
+        self.held: set[object] = set()
+        """The ids of commands whose requester reads slower than chunks come; no more are queued meanwhile."""
         self._path = path
         self._hello, self._list_events = hello, list_events
         self._deliver = deliver
@@ -195,6 +197,7 @@ class ClientConnection:
         if self.is_welcomed:
             self._disconnected_s = time.monotonic()
         self.is_welcomed = False
+        self.held.clear()
         with self._lock:
             self._out = deque(item for item in self._out if item.is_kept)
             self.backlog_bytes = sum(len(item.data) for item in self._out)
@@ -267,6 +270,8 @@ class ClientConnection:
             elif isinstance(decoded.message, Reply) and decoded.message.status == "welcome":
                 self.is_welcomed, self._disconnected_s = True, None
                 log.info("hub connected")
+            elif isinstance(decoded.message, ChunkFlow):
+                (self.held.add if decoded.message.wait else self.held.discard)(decoded.id)
             elif not isinstance(decoded.message, Chunk) and (
                 decoded.event_id is None or self._seen.add(decoded.event_id)
             ):

@@ -101,6 +101,12 @@ class Chunk(Message, frozen=True):
     """True in the last one."""
 
 
+class ChunkFlow(Message, frozen=True):
+    """Asks who sends the chunks of an answer to wait, or to go on: its requester is slower. With the command's id."""
+
+    wait: Annotated[bool, describe("true: send none until this comes with false")]
+
+
 class Part(Message, frozen=True):
     """A piece of a message that is too long for one map; the pieces follow each other and together are its JSON."""
 
@@ -754,7 +760,11 @@ def _subclasses_of(base: type[MessageT]) -> dict[str, type[MessageT]]:
 EVENTS: dict[str, type[Event]] = _subclasses_of(Event)
 """Every event by wire name."""
 
-MESSAGES: dict[str, type[Message]] = {**_subclasses_of(Command), **EVENTS, "reply": Reply, "chunk": Chunk, "part": Part}
+MESSAGES: dict[str, type[Message]] = {
+    **_subclasses_of(Command),
+    **EVENTS,
+    **{wire_name(one): one for one in (Reply, Chunk, ChunkFlow, Part)},
+}
 """Every class whose wire name may stand under "message"."""
 
 TOPIC_GROUPS: dict[str, tuple[str, ...]] = {

@@ -31,6 +31,9 @@ READ_AT_ONCE_BYTES = 4096
 EVENTS_UNSENT_BYTES_MAX = 256 * 1024
 """Unsent bytes above which events for this connection are dropped and counted."""
 
+CHUNKS_UNSENT_BYTES_MAX = 256 * 1024
+"""Unsent bytes above which who sends chunks has to wait; until a quarter is left."""
+
 UNSENT_BYTES_MAX = 2 * 1024 * 1024
 """Unsent bytes at most; a peer further behind never reads and is dropped."""
 
@@ -70,6 +73,7 @@ class PeerConnection(asyncio.BufferedProtocol):
         on_close: Callable[[PeerConnection], None],
         on_message: Callable[[PeerConnection, Decoded], None],
         on_wrong_token: Callable[[PeerConnection], None],
+        on_drained: Callable[[PeerConnection], None],
         trusted: bool,
         token: str,
     ) -> None:
@@ -84,11 +88,13 @@ class PeerConnection(asyncio.BufferedProtocol):
         self.is_provisional = False
         """True if it has one of the last places, which are for processes of ours: it must say hello soon."""
         self.credentials = ""
+        self.is_behind = False
+        """True while more than CHUNKS_UNSENT_BYTES_MAX wait for the peer."""
         self.lost_count = 0
         """Events dropped because the peer was too slow."""
         self._router = router
         self._on_open, self._on_close, self._on_message = on_open, on_close, on_message
-        self._on_wrong_token = on_wrong_token
+        self._on_wrong_token, self._on_drained = on_wrong_token, on_drained
         self._decoder = Decoder(router.registry.cameras)
         self._token_check = TokenCheck(token)
         self._buffer = bytearray(READ_AT_ONCE_BYTES)
@@ -111,6 +117,7 @@ class PeerConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Starts, or refuses the peer if there are too many."""
         self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(CHUNKS_UNSENT_BYTES_MAX)
         if self.trusted:
             self.credentials = credentials_of(transport.get_extra_info("socket"))
         else:
@@ -153,6 +160,15 @@ class PeerConnection(asyncio.BufferedProtocol):
         self._take_messages(self._decoder.finish())
         self._take_next()
         return True
+
+    def pause_writing(self) -> None:
+        """Notes that the peer is behind: chunks for it have to wait."""
+        self.is_behind = True
+
+    def resume_writing(self) -> None:
+        """Notes that the peer has read most of what waited."""
+        self.is_behind = False
+        self._on_drained(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends it, after the commands that have come."""

@@ -38,6 +38,9 @@ SHARED_TABLES = frozenset({"control", "library", "runtime"})
 """Entry points whose tables every process reads; the others belong to the process of their name."""
 
 
+STARTUP_S = 10.0
+"""Longest time from reading config.toml to being known to the hub, on a small board."""
+
 JOURNAL_BYTES_MAX = 64 * 1024
 """A longer journal is written anew, with the changes that count."""
 
@@ -69,6 +72,8 @@ class LiveSettings:
         """Path → value of the changes that are not in config.toml."""
         self.restart_keys: dict[str, float] = {}
         """Path → Unix time of the last change, for the keys that take effect with a restart of their process."""
+        self._saved_s: dict[str, float] = {}
+        """Path → monotonic time at which the last change was written into config.toml."""
         self._journal = journal
         self._run = run
         self._restore()
@@ -109,16 +114,20 @@ class LiveSettings:
         saved.check()
         write_back(file, text)
         self.base = self.base.with_changes(changes)
+        self._saved_s |= dict.fromkeys(changes, time.monotonic())
         self._note_restart_keys(changes)
         self.unsaved = {path: value for path, value in self.unsaved.items() if path not in changes}
         self._replace_journal(self.unsaved)
         return len(changes)
 
-    def unsaved_events(self) -> list[SettingChanged]:
-        """Returns the events that a process needs that has just read config.toml."""
-        base, current = self.base, self.current
-        changes = [Change(path, current.key(path), base.value(path), current.value(path)) for path in self.unsaved]
-        return self.events_of(changes)
+    def events_for_new_process(self) -> list[SettingChanged]:
+        """Returns the events that a process needs that has read config.toml: it may have done so before a save."""
+        base, current, earliest_s = self.base, self.current, time.monotonic() - STARTUP_S
+        saved = [path for path, saved_s in self._saved_s.items() if saved_s > earliest_s]
+        paths = dict.fromkeys([*saved, *self.unsaved])
+        return self.events_of(
+            [Change(path, current.key(path), base.value(path), current.value(path)) for path in paths]
+        )
 
     def events_of(self, changes: list[Change]) -> list[SettingChanged]:
         """Returns the events of live keys: one for all cameras, or one per camera that the change reaches."""

@@ -27,6 +27,8 @@ class PendingCommand:
     deadline_s: float
     owners: dict[int, Peer] = field(default_factory=dict)
     """The peers whose Reply is outstanding, by number."""
+    is_held: bool = False
+    """The owners were asked to send no chunks until the requester has read those before."""
     replies: list[tuple[str, Reply]] = field(default_factory=list)
     """Camera (or "") and answer, as they came."""
 
@@ -76,6 +78,13 @@ class PendingCommands:
         """Returns the command of a number, if `owner` (None: the hub) is one of its owners."""
         pending = self._commands.get(number) if isinstance(number, int) else None
         return pending if pending and (owner is None or owner in pending.owners) else None
+
+    def set_held(self, requester: int, *, is_held: bool) -> list[PendingCommand]:
+        """Notes whether chunks for a requester have to wait; returns the commands for which that is new."""
+        changed = [p for p in self._commands.values() if p.requester == requester and p.is_held != is_held]
+        for pending in changed:
+            pending.is_held = is_held
+        return changed
 
     def add_reply(self, number: Any, owner: int | None, reply: Reply) -> PendingCommand | None:
         """Adds an owner's answer. Returns and removes the command if that was the last one."""

@@ -24,6 +24,7 @@ from shmcam.control.event_deduplication import LastEvents, SeenEvents
 from shmcam.control.help import explain
 from shmcam.control.messages import (
     Chunk,
+    ChunkFlow,
     Command,
     Event,
     EventId,
@@ -319,6 +320,11 @@ class Router:
             return [_send_reply(complete)] if complete else []
         pending = self._pending.find(ident, peer.number)
         return [Send((pending.requester,), message, pending.ident)] if pending and isinstance(message, Chunk) else []
+
+    def hold_chunks(self, requester: int, *, wait: bool) -> list[Action]:
+        """Asks who sends chunks to a peer to wait until it has read those before, or to go on."""
+        changed = self._pending.set_held(requester, is_held=wait)
+        return [Send(tuple(one.owners), ChunkFlow(wait=wait), one.number) for one in changed]
 
     def _route_event(self, peer: Peer, event: Event, now_s: float, event_id: EventId | None) -> list[Action]:
         if isinstance(event, Hello):

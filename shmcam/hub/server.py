@@ -8,7 +8,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from shmcam.control.codec import Decoded, Received
-from shmcam.control.messages import Event, Hello, Reply
+from shmcam.control.messages import Chunk, Event, Hello, Reply
 from shmcam.control.settings import NetworkSettings
 from shmcam.hub.connection import PeerConnection
 from shmcam.hub.own_commands import Answer, OwnCommands
@@ -120,6 +120,7 @@ class Server:
             on_close=self._remove_connection,
             on_message=self._take_message,
             on_wrong_token=self._log_wrong_token,
+            on_drained=self._release_chunks,
             trusted=trusted,
             token="" if trusted else self._network.token,
         )
@@ -186,7 +187,7 @@ class Server:
         if peer and peer.hello:
             connection.treat_as_process()
             log.info("joined program=%s pid=%d credentials=%s", peer.program, peer.hello.pid, connection.credentials)
-            for event in self._own_commands.live_settings.unsaved_events():
+            for event in self._own_commands.live_settings.events_for_new_process():
                 connection.send(event, None)
 
     # ---- actions
@@ -202,11 +203,17 @@ class Server:
             else:
                 self._run_command(action)
 
+    def _release_chunks(self, connection: PeerConnection) -> None:
+        """Lets chunks for a connection come again that has read those before."""
+        self.execute(self._router.hold_chunks(connection.number, wait=False))
+
     def _send(self, action: Send) -> None:
         encoded: dict[str, bytes] = {}
         for number in action.peers:
             if connection := self._connections.get(number):
                 connection.send(action.message, action.id, encoded, action.event_id)
+                if connection.is_behind and isinstance(action.message, Chunk):
+                    self.execute(self._router.hold_chunks(number, wait=True))
 
     def _run_command(self, action: RunCommand) -> None:
         if not isinstance(action.command, self._own_commands.slow):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from shmcam.config.settings import Settings, SettingsError
 from shmcam.control.messages import SettingChanged
-from shmcam.hub.live_settings import JOURNAL_BYTES_MAX, LiveSettings, as_json, as_toml, roles_to_restart
+from shmcam.hub.live_settings import JOURNAL_BYTES_MAX, STARTUP_S, LiveSettings, as_json, as_toml, roles_to_restart
 from tests.shmcam.hub.hubs import HubProcess, until
 
 CONFIG = """\
@@ -311,8 +312,20 @@ def test_a_new_hub_of_the_same_run_takes_unsaved_changes_over_and_of_another_run
     live_settings_of(tmp_path).change({"night.dark_threshold": 35})
     again = live_settings_of(tmp_path)
     assert again.current.value("night.dark_threshold") == 35
-    assert again.unsaved_events() == [SettingChanged(key="night.dark_threshold", old=40.0, new=35.0)]
+    assert again.events_for_new_process() == [SettingChanged(key="night.dark_threshold", old=40.0, new=35.0)]
     assert live_settings_of(tmp_path, run="2@2").current.value("night.dark_threshold") == 40
+
+
+def test_a_change_that_is_saved_while_a_process_starts_reaches_it(tmp_path, monkeypatch):
+    """It had read config.toml before, was not connected at the change, and kept the old value until its next start."""
+    live_settings = live_settings_of(tmp_path)
+    live_settings.change({"night.dark_threshold": 35, "recorder.container": "h264"})
+    live_settings.overwrite()
+    (event,) = live_settings.events_for_new_process()
+    assert (event.key, event.new) == ("night.dark_threshold", 35)
+    now_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s + STARTUP_S + 1)
+    assert not live_settings.events_for_new_process(), "later ones have read it; their owner may have edited the file"
 
 
 def test_the_hub_s_own_log_follows_its_level_after_a_restart_too(tmp_path):

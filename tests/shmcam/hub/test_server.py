@@ -19,7 +19,7 @@ import pytest
 from shmcam.control.call import call
 from shmcam.control.client import ControlClient
 from shmcam.control.codec import COMPLETE_WITHIN_S, encode
-from shmcam.control.messages import Chunk, Hello, NightBegan, Reply, Save, Saved, Snapshot
+from shmcam.control.messages import CHUNK_BYTES_MAX, Chunk, Hello, NightBegan, Reply, Save, Saved, Snapshot
 from shmcam.hub.server import CONNECTIONS_MAX
 from shmcam.hub.unix_socket import UnixListener, is_listening
 from tests.machine import needs, within
@@ -139,6 +139,30 @@ def test_shortstream_bytes_arrive_raw_in_text_and_through_call(hub):
         pieces = []
         assert call(hub.socket, "shortstream 1", on_chunk=pieces.append).status == "stream_done"
         assert b"".join(pieces) == b"\x00\x00\x00\x03abc\x00\x00\x00\x00"
+        stop()
+
+
+def test_a_reader_that_is_slower_than_the_streamer_gets_all_of_a_shortstream(hub):
+    """It was dropped after two unsent megabytes, as one that does not read: `shortstream 100` over Wi-Fi."""
+    size = 4_000_000
+
+    def answer(request):
+        for _ in range(0, size, CHUNK_BYTES_MAX):
+            until(lambda: request.reply(Chunk(data=bytes(CHUNK_BYTES_MAX))), "room for a chunk")
+        request.reply(Reply(status="stream_done", text="STREAM_DONE"))
+
+    with client_of(hub, "streamer", "short_stream") as streamer, socket.socket(socket.AF_UNIX) as link:
+        until(lambda: streamer.is_connected, "streamer connected")
+        stop = serve(streamer, answer)
+        link.connect(str(hub.socket))
+        link.sendall(b"shortstream 20\n")
+        count, tail = 0, b""
+        while not tail.endswith(b"STREAM_DONE\n"):
+            data = link.recv(32 * 1024)
+            assert data, f"closed after {count} bytes"
+            count, tail = count + len(data), data[-20:]
+            time.sleep(0.05)  # 0.6 MB/s: slower than the streamer
+        assert count >= size and hub.text("ping") == "pong"
         stop()
 
 

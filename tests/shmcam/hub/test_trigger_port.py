@@ -242,12 +242,14 @@ def test_a_silent_connection_is_closed_and_makes_room():
         on_close=closed.append,
         on_message=lambda *_: None,
         on_wrong_token=lambda c: None,
+        on_drained=lambda c: None,
         trusted=False,
         token="",
     )
     transport = SimpleNamespace(
         get_extra_info=lambda name, default=None: ("10.0.0.1", 5),
         get_write_buffer_size=lambda: 0,
+        set_write_buffer_limits=lambda high: None,
         is_closing=lambda: False,
         is_reading=lambda: True,
         close=lambda: closed.append("closed"),
