@@ -69,6 +69,9 @@ class Catalogue:
         another one than before."""
         self.trouble = ""
         """What is wrong with making room: files that cannot be deleted, or a disk that others fill; empty: nothing."""
+        self.awaited_room: dict[int, tuple[int, float]] = {}
+        """Device → until so many bytes are free, or this monotonic time in s, nothing is deleted for free space: the
+        room of what was deleted is not back."""
         self.on_deleted: Callable[..., None] = lambda **_fields: None
         """Called after each deletion with the fields of the event `deleted`."""
         self._database = Database(path, self.reconcile, lambda: self.missed.set())  # noqa: PLW0108 - the event may change

@@ -7,14 +7,17 @@ only by their own limits, never for free space. What a person recorded is never 
 `library.delete_only_uploaded` a file goes only if a verified copy of it lies elsewhere.
 
 Nothing is deleted for free space unless all that may go is enough: if another program fills the disk, recordings would
-be lost for nothing. `Catalogue.trouble` says then what is wrong, and so it does where files cannot be deleted.
+be lost for nothing. Nor is more deleted before the disk has given back the room of what went: btrfs does so at its next
+commit, a NAS with a recycle bin or a file system with snapshots perhaps never. `Catalogue.trouble` says then what is
+wrong, and so it does where files cannot be deleted.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from msgspec import Struct
@@ -22,7 +25,7 @@ from msgspec import Struct
 from shmcam.config.settings import Paths, Settings
 from shmcam.library.catalogue import Catalogue
 from shmcam.library.database import explain_not_writable
-from shmcam.library.disks.disk_space import MB, DiskRoom, measure_room
+from shmcam.library.disks.disk_space import MB, DiskRoom, measure_room, sync_disk
 from shmcam.library.entry import BY_HAND, GROUPS, ORDINARY_TRIGGERS, Entry
 from shmcam.library.errors import EntryProtected, LibraryBusy, LibraryError, NoRoom, NoSuchEntry, NotWritable
 from shmcam.library.files import frees_space
@@ -77,6 +80,10 @@ def select_excess(candidates: Iterable[Entry], count: int, size: int) -> Iterato
 log = logging.getLogger(__name__)
 
 NOT_MOUNTED = "its disk is not mounted (`shmcam library rebuild --accept` does without it)"
+GIVEN_BACK = 0.5
+"""Share of what was deleted that the disk must have given back before more is; others write to it meanwhile."""
+AWAITED_S = 600.0
+"""Longest time in which nothing more is deleted; others may have taken what came back."""
 BATCH = 200
 """Rows read in one step: make_room runs before every file and must not read a library of 100,000 rows."""
 
@@ -135,7 +142,7 @@ def make_room(
                 for entry in select_due(catalogue, own, need_bytes, kind=kind, writing=writing, spared=spared):
                     work.delete(entry, "limit")
                 candidates = _OnDisk(catalogue, own, place.stat().st_dev, writing, spared)
-                _free_space(work, candidates, lambda: measure_room(place, own), need_bytes, at_least_bytes)
+                _free_space(work, candidates, _Disk(place, own), need_bytes, at_least_bytes)
     except LibraryError as problem:
         if isinstance(problem, NoRoom):
             raise
@@ -215,6 +222,30 @@ class _OnDisk(Struct, frozen=True):
                 yield entry
 
 
+class _Disk(Struct, frozen=True):
+    """The disk on which room is made."""
+
+    place: Path
+    settings: LibrarySettings
+
+    def measure(self) -> DiskRoom:
+        """Looks at the room now. Raises: OSError."""
+        return measure_room(self.place, self.settings)
+
+    def measure_after_deleting(self, before: DiskRoom, deleted: Collection[Entry]) -> tuple[DiskRoom, bool]:
+        """Looks at the room after these went. Returns: also whether it came back, which may need a commit (btrfs)."""
+        size, files = sum(entry.bytes for entry in deleted), len(deleted)
+        room = before
+        for sync in (False, True):
+            if sync:
+                sync_disk(self.place)
+            room = self.measure()
+            came, inodes = room.free_bytes - before.free_bytes, room.free_files - before.free_files
+            if not deleted or came >= size * GIVEN_BACK or (room.total_files and inodes >= files * GIVEN_BACK):
+                return room, True
+        return room, False
+
+
 def clean(settings: Settings, catalogue: Catalogue) -> list[Entry]:
     """Applies every limit now. Returns: the entries deleted. Raises: as `make_room`."""
     folders = (settings.paths.captures, settings.paths.recordings)
@@ -239,16 +270,21 @@ def select_to_clean(settings: Settings, catalogue: Catalogue) -> list[Entry]:
     return list(chosen.values())
 
 
-def _free_space(
-    work: _Deletions, candidates: _OnDisk, measure: Callable[[], DiskRoom], need_bytes: int, at_least_bytes: int
-) -> None:
-    """Deletes the oldest until enough is free; nothing if all that may go is not enough."""
+def _free_space(work: _Deletions, candidates: _OnDisk, disk: _Disk, need_bytes: int, at_least_bytes: int) -> None:
+    """Deletes the oldest until enough is free; nothing if all that may go is not enough, or what went gave no room."""
+    awaited, now_s = work.catalogue.awaited_room, time.monotonic()
+    room = disk.measure()
+    free_bytes, until_s = awaited.get(candidates.device, (0, 0.0))
+    if room.free_bytes >= free_bytes or now_s > until_s:
+        awaited.pop(candidates.device, None)
     while True:
-        room = measure()
         short, short_files = max(room.missing_bytes(need_bytes), at_least_bytes), room.missing_files
         chosen: list[Entry] = []
         size = files = 0
         if short <= 0 and short_files <= 0:
+            return
+        if candidates.device in awaited:
+            work.reason = "the disk has not given back the room of what was deleted (a recycle bin, snapshots?)"
             return
         for entry in candidates:
             if size >= short and files >= short_files:
@@ -262,10 +298,16 @@ def _free_space(
                 f"the others are {work.kept}"
             )
             return
-        before = len(work.deleted)
+        already = len(work.deleted)
         for entry in chosen:
             work.delete(entry, "free space")
-        at_least_bytes -= sum(entry.bytes for entry in work.deleted[before:])
+        deleted = work.deleted[already:]
+        size = sum(entry.bytes for entry in deleted)
+        at_least_bytes -= size
+        wanted_bytes = room.free_bytes + round(size * GIVEN_BACK)
+        room, is_back = disk.measure_after_deleting(room, deleted)
+        if not is_back:
+            awaited[candidates.device] = wanted_bytes, now_s + AWAITED_S
 
 
 def select_due(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import resource
@@ -67,6 +68,15 @@ def measure_room(folder: Path, settings: LibrarySettings) -> DiskRoom:
     total = disk.f_blocks * disk.f_frsize
     reserve = reserve_bytes_of(settings, total) if total else 0
     return DiskRoom(disk.f_bavail * disk.f_frsize, total, reserve, disk.f_favail, disk.f_files)
+
+
+def sync_disk(folder: Path) -> None:
+    """Writes out what the disk of a folder still holds back (syncfs(2)): btrfs gives room back with a commit only."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        ctypes.CDLL(None).syncfs(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def is_limit_unseen(code: int, folder: Path) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -250,8 +252,6 @@ class Disk:
         self.folder, self.others = folder, used
 
     def __call__(self, _path: object) -> object:
-        from types import SimpleNamespace
-
         used = self.others + sum(p.stat().st_size for p in self.folder.rglob("*.mp4") if p.stat().st_nlink == 1)
         return SimpleNamespace(
             f_bavail=max(0, 100 * MB - used),
@@ -275,6 +275,53 @@ def test_the_oldest_go_until_the_new_file_fits_above_the_reserve(catalogue, save
     deleted = make_room(settings, catalogue, 4 * MB)  # reserve: 1 MB, so 5 MB must be free: three must go
     assert [e.id for e in deleted] == [1, 2, 3]
     assert make_room(settings, catalogue, 4 * MB) == []
+
+
+class SlowDisk(Disk):
+    """One that gives the room of deleted files back only at `commit`: btrfs; without one, a NAS with a recycle bin."""
+
+    def __init__(self, folder, others):
+        super().__init__(folder, others)
+        self.commit()
+
+    def commit(self):
+        self.free = super().__call__(self.folder).f_bavail
+
+    def __call__(self, path):
+        return SimpleNamespace(**{**vars(super().__call__(path)), "f_bavail": self.free})
+
+
+def test_no_more_goes_before_the_disk_has_given_the_room_back(catalogue, saved, settings, monkeypatch):
+    """On btrfs one shortage deleted the whole library: each look found the disk as full as before."""
+    for _ in range(8):
+        saved(size=2 * MB)
+    disk = SlowDisk(settings.paths.recordings, 84 * MB)
+    monkeypatch.setattr(disk_space.os, "statvfs", disk)
+    monkeypatch.setattr(retention, "sync_disk", lambda _: None)
+    for _ in range(4):
+        with pytest.raises(NoRoom, match="has not given back the room"):
+            make_room(settings, catalogue, 4 * MB)
+        assert [entry.id for entry in catalogue.find()] == [8, 7, 6, 5, 4], "5 MB are short: three went"
+    assert "has not given back" in catalogue.trouble
+    disk.commit()
+    assert make_room(settings, catalogue, 4 * MB) == [] and not catalogue.trouble
+    now_s = time.monotonic()
+    with pytest.raises(NoRoom):
+        make_room(settings, catalogue, 6 * MB)
+    assert len(catalogue.find()) == 4, "one more, after the room was back"
+    monkeypatch.setattr(retention.time, "monotonic", lambda: now_s + retention.AWAITED_S + 60)
+    with pytest.raises(NoRoom):
+        make_room(settings, catalogue, 6 * MB)
+    assert len(catalogue.find()) == 3, "others may have taken what came back: one more try in ten minutes"
+
+
+def test_a_disk_that_gives_room_back_with_a_commit_is_asked_for_one(catalogue, saved, settings, monkeypatch):
+    for _ in range(8):
+        saved(size=2 * MB)
+    disk = SlowDisk(settings.paths.recordings, 84 * MB)
+    monkeypatch.setattr(disk_space.os, "statvfs", disk)
+    monkeypatch.setattr(retention, "sync_disk", lambda _: disk.commit())
+    assert [entry.id for entry in make_room(settings, catalogue, 4 * MB)] == [1, 2, 3]
 
 
 def test_no_room_says_what_is_missing_and_leaves_protected_files_alone(catalogue, saved, settings, monkeypatch):
