@@ -192,8 +192,13 @@ class Catalogue:
         return entry
 
     def remove(self, entry: Entry, reason: str = "command") -> None:
-        """Deletes without asking whether it is protected. Raises: NotWritable, LibraryError (not ours), OSError."""
+        """Deletes without asking whether it is protected.
+
+        Raises: NotWritable, LibraryError (not ours, or its disk is not mounted), OSError.
+        """
         self._database.require_writable()  # a row must not outlive its file
+        if self.mounts.is_away(entry.path):  # the file would be there again with its disk, as a new one
+            raise LibraryError(f"{entry.path}: its disk is not mounted; not deleted")
         files.remove(entry, self.folders, self.owner)
         self.forget([entry.id])
         log.info(
@@ -288,11 +293,21 @@ class Catalogue:
         rows = self._database.read(lambda db: [TimelineRow(*row) for row in db.execute(sql, values)])
         return make_timeline(rows, span)
 
-    def sum_groups(self) -> dict[str, tuple[int, int]]:
-        """Returns files and bytes of each group (pictures, clips, films, archives), protected ones included."""
-        query = "SELECT kind, count(*) AS n, sum(bytes) AS size FROM entries GROUP BY kind"  # the index holds all of it
+    def list_away(self) -> list[Path]:
+        """Returns the folders whose disk is not mounted now. Raises: LibraryError."""
+        return [folder for folder in self.folders if self.mounts.is_away(folder)]
+
+    def sum_groups(self, besides: Sequence[Path] = ()) -> dict[str, tuple[int, int]]:
+        """Returns files and bytes of each group (pictures, clips, films, archives), protected ones included.
+
+        `besides`: folders whose files are left out.
+        """
+        prefixes = [f"{database.to_stored_path(folder, self.root)}/" for folder in besides]
+        where = " AND ".join(["1", *("substr(path, 1, length(?)) != ?" for _ in prefixes)])
+        query = f"SELECT kind, count(*) AS n, sum(bytes) AS size FROM entries WHERE {where} GROUP BY kind"  # noqa: S608
+        values = [value for prefix in prefixes for value in (prefix, prefix)]
         sums: dict[str, tuple[int, int]] = {}
-        for row in self._database.read(lambda db: db.execute(query).fetchall()):
+        for row in self._database.read(lambda db: db.execute(query, values).fetchall()):
             group = GROUPS.get(row["kind"], "pictures")
             count, size = sums.get(group, (0, 0))
             sums[group] = (count + row["n"], size + row["size"])

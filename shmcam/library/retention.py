@@ -327,7 +327,7 @@ def select_due(
     own = limits_of(settings)
     if not settings.max_total_mb and set(own.values()) == {GroupLimits()}:
         return []  # the shipped settings: only the reserve of free space counts
-    totals = catalogue.sum_groups()
+    totals = catalogue.sum_groups(besides=catalogue.list_away())
     now_s = catalogue.read_library_s() if any(limits.max_age_s for limits in own.values()) else 0.0
     chosen: dict[Path, Entry] = {}
     for group, limits in own.items():
@@ -379,13 +379,16 @@ def keep_newest(catalogue: Catalogue, count: int, *, only_uploaded: bool = False
 def _iterate_in_order(
     catalogue: Catalogue, settings: LibrarySettings, where: str, writing: Collection[Path], *values: float
 ) -> Iterator[Entry]:
-    """Yields the rows that may go in order of deletion, read in batches."""
+    """Yields the rows that may go in order of deletion, read in batches; none of a disk that is not mounted."""
+    away = catalogue.list_away()
     may_go = "protected = 0 AND uploaded != ''" if settings.delete_only_uploaded else "protected = 0"
     triggered, number = 0, 0
     while True:
         page = f"{may_go} AND (triggered, id) > (?, ?) AND {where}"
         batch = catalogue.select(page, (triggered, number, *values), "triggered, id", BATCH)
-        yield from (entry for entry in batch if entry.path not in writing)
+        for entry in batch:
+            if entry.path not in writing and not any(map(entry.path.is_relative_to, away)):
+                yield entry
         if len(batch) < BATCH:
             return
         triggered, number = int(batch[-1].is_triggered), batch[-1].id

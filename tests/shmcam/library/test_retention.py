@@ -277,6 +277,26 @@ def test_the_oldest_go_until_the_new_file_fits_above_the_reserve(catalogue, save
     assert make_room(settings, catalogue, 4 * MB) == []
 
 
+def test_files_of_a_disk_that_is_not_mounted_neither_go_nor_count(catalogue, saved, tmp_path, monkeypatch):
+    """Their rows went, with the event `deleted`; when the disk was back they were adopted as the newest ones."""
+    settings = make_settings(
+        tmp_path, "library.max_total_mb=6", "library.clips_max_count=2", "library.pictures_max_count=2"
+    )
+    clips = [saved(size=2 * MB) for _ in range(3)]
+    pictures = [saved(f"{number}.jpg", kind="picture", size=MB) for number in range(2)]
+    recordings = settings.paths.recordings
+    recordings.rename(tmp_path / "unplugged")
+    monkeypatch.setattr(type(catalogue.mounts), "is_away", lambda _self, path: path.is_relative_to(recordings))
+    assert make_room(settings, catalogue, MB, settings.paths.captures, kind="picture") == [pictures[0]]
+    with pytest.raises(LibraryError, match="its disk is not mounted; not deleted"):
+        catalogue.delete(clips[0].id)
+    assert [entry.id for entry in catalogue.find()] == [pictures[1].id, *(clip.id for clip in reversed(clips))]
+    monkeypatch.undo()
+    (tmp_path / "unplugged").rename(recordings)
+    assert catalogue.reconcile() == ([], [])
+    assert make_room(settings, catalogue, 0) == [clips[0]], "two clips, and five megabytes"
+
+
 class SlowDisk(Disk):
     """One that gives the room of deleted files back only at `commit`: btrfs; without one, a NAS with a recycle bin."""
 
