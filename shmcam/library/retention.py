@@ -262,12 +262,33 @@ def select_to_clean(settings: Settings, catalogue: Catalogue) -> list[Entry]:
         def frees(entry: Entry, device: int = device) -> bool:
             return _device_of(entry.path) == device and frees_space(entry)
 
-        short = measure_room(folder, own).missing_bytes(0)
-        short -= sum(entry.bytes for entry in chosen.values() if frees(entry))
+        room, gone = measure_room(folder, own), list(filter(frees, chosen.values()))
+        short = room.missing_bytes(0) - sum(entry.bytes for entry in gone)
+        short_files = room.missing_files - sum(map(_count_files, gone))
         candidates = _iterate_in_order(catalogue, own, "kind != 'archive'", ())
         rest = (entry for entry in candidates if entry.path not in chosen)
-        chosen |= {entry.path: entry for entry in select_excess(filter(frees, rest), 0, max(0, short))}
+        found, size, files = _select_for_space(filter(frees, rest), short, short_files)
+        if size >= short and files >= short_files:
+            chosen |= {entry.path: entry for entry in found}
     return list(chosen.values())
+
+
+def _select_for_space(candidates: Iterable[Entry], short: int, short_files: int) -> tuple[list[Entry], int, int]:
+    """Returns the first candidates that give so many bytes and files back, all if they do not; and what they give."""
+    chosen: list[Entry] = []
+    size = files = 0
+    if short <= 0 and short_files <= 0:  # checked first, so that no row is read
+        return chosen, size, files
+    for entry in candidates:
+        if size >= short and files >= short_files:
+            break
+        chosen.append(entry)
+        size, files = size + entry.bytes, files + _count_files(entry)
+    return chosen, size, files
+
+
+def _count_files(entry: Entry) -> int:
+    return 1 + len(entry.companions)
 
 
 def _free_space(work: _Deletions, candidates: _OnDisk, disk: _Disk, need_bytes: int, at_least_bytes: int) -> None:
@@ -279,19 +300,13 @@ def _free_space(work: _Deletions, candidates: _OnDisk, disk: _Disk, need_bytes: 
         awaited.pop(candidates.device, None)
     while True:
         short, short_files = max(room.missing_bytes(need_bytes), at_least_bytes), room.missing_files
-        chosen: list[Entry] = []
-        size = files = 0
         if short <= 0 and short_files <= 0:
             return
         if candidates.device in awaited:
             work.reason = "the disk has not given back the room of what was deleted (a recycle bin, snapshots?)"
             return
-        for entry in candidates:
-            if size >= short and files >= short_files:
-                break
-            if entry.path not in work.refused:
-                chosen.append(entry)
-                size, files = size + entry.bytes, files + 1 + len(entry.companions)
+        rest = (entry for entry in candidates if entry.path not in work.refused)
+        chosen, size, files = _select_for_space(rest, short, short_files)
         if size < short or files < short_files:
             work.reason = (
                 f"all {len(chosen)} files that may go have {size / MB:.1f} MB, so none was deleted; "

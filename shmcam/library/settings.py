@@ -21,19 +21,27 @@ class LibrarySettings(Section, frozen=True):
     ] = False
     max_total_mb: Annotated[int, setting("all but archives", unit="MB", ge=0, le=1_000_000_000, apply="live")] = 0
 
-    pictures_max_count: Annotated[int, setting("pictures and stacks kept", ge=0, le=100_000_000, apply="live")] = 0
+    pictures_max_count: Annotated[
+        int, setting("pictures and stacks kept, protected ones included", ge=0, le=100_000_000, apply="live")
+    ] = 0
     pictures_max_mb: Annotated[int, setting("their size", unit="MB", ge=0, le=1_000_000_000, apply="live")] = 0
     pictures_max_days: Annotated[float, setting("their age", unit="days", ge=0, le=36_500, apply="live")] = 0.0
 
-    clips_max_count: Annotated[int, setting("clips and sessions kept", ge=0, le=100_000_000, apply="live")] = 0
+    clips_max_count: Annotated[
+        int, setting("clips and sessions kept, protected ones included", ge=0, le=100_000_000, apply="live")
+    ] = 0
     clips_max_mb: Annotated[int, setting("their size", unit="MB", ge=0, le=1_000_000_000, apply="live")] = 0
     clips_max_days: Annotated[float, setting("their age", unit="days", ge=0, le=36_500, apply="live")] = 0.0
 
-    films_max_count: Annotated[int, setting("timelapses and startrails kept", ge=0, le=100_000_000, apply="live")] = 0
+    films_max_count: Annotated[
+        int, setting("timelapses and startrails kept, protected ones included", ge=0, le=100_000_000, apply="live")
+    ] = 0
     films_max_mb: Annotated[int, setting("their size", unit="MB", ge=0, le=1_000_000_000, apply="live")] = 0
     films_max_days: Annotated[float, setting("their age", unit="days", ge=0, le=36_500, apply="live")] = 0.0
 
-    archives_max_count: Annotated[int, setting("archives kept", ge=0, le=1_000_000, apply="live")] = 0
+    archives_max_count: Annotated[
+        int, setting("archives kept, protected ones included", ge=0, le=1_000_000, apply="live")
+    ] = 0
     archives_max_mb: Annotated[int, setting("their size", unit="MB", ge=0, le=1_000_000_000, apply="live")] = 0
     archives_max_days: Annotated[float, setting("their age", unit="days", ge=0, le=36_500, apply="live")] = 0.0
 

@@ -354,6 +354,21 @@ def test_no_room_says_what_is_missing_and_leaves_protected_files_alone(catalogue
     assert "none was deleted" in catalogue.trouble and "disk full: 4.0 MB short" in catalogue.trouble
 
 
+def test_what_clean_would_delete_is_what_it_deletes_where_not_all_is_enough(catalogue, saved, settings, monkeypatch):
+    """`clean --dry-run` listed the whole library where another program fills the disk, and clean deleted none."""
+    for _ in range(3):
+        saved(size=MB // 5)
+    monkeypatch.setattr(disk_space.os, "statvfs", Disk(settings.paths.recordings, 101 * MB))
+    assert retention.select_to_clean(settings, catalogue) == []
+    with pytest.raises(NoRoom, match="none was deleted"):
+        retention.clean(settings, catalogue)
+    disk = Disk(settings.paths.recordings, 0)
+    disk.files = 9  # three clips and their sidecars leave too few
+    monkeypatch.setattr(disk_space.os, "statvfs", disk)
+    listed = retention.select_to_clean(settings, catalogue)
+    assert listed and retention.clean(settings, catalogue) == listed
+
+
 def test_a_file_whose_bytes_an_archive_keeps_is_not_deleted_for_space(
     catalogue, saved, settings, monkeypatch, tmp_path
 ):
