@@ -194,7 +194,7 @@ class Database:
             raise (LibraryBusy if _is_locked(error) else NotWritable)(f"{self.path}: {_reason_of(error)}") from error
 
     def _read_or_repair(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with self._mutex:
+        with self._own_connection():
             if why := explain_not_writable(self.path):
                 self.close()
                 with closing(connect_read_only(self.path, why, VERSION, BUSY_S)) as connection:
@@ -214,8 +214,18 @@ class Database:
             raise AssertionError("unreachable")
 
     @contextmanager
+    def _own_connection(self) -> Iterator[None]:
+        """Keeps other threads off the connection. Raises: LibraryBusy where one of them takes long and this hurries."""
+        if not self._mutex.acquire(timeout=self._busy_s if self._is_in_hurry else -1):
+            raise LibraryBusy(f"{self.path}: used by another thread for {self._busy_s:g} s")
+        try:
+            yield
+        finally:
+            self._mutex.release()
+
+    @contextmanager
     def hurry(self) -> Iterator[None]:
-        """Waits at most HURRY_S for other processes inside the block; other threads wait as ever, and not for it."""
+        """Waits at most HURRY_S for others inside the block, and repairs nothing: that may take minutes."""
         before, self._hurry.busy_s = self._busy_s, HURRY_S
         try:
             yield
@@ -226,6 +236,15 @@ class Database:
     def _busy_s(self) -> float:
         """Seconds that this thread waits for other processes."""
         return float(getattr(self._hurry, "busy_s", BUSY_S))
+
+    @property
+    def _is_in_hurry(self) -> bool:
+        return self._busy_s == HURRY_S
+
+    def _repair_now(self) -> None:
+        """Fills a new file from the files on disk; in a hurry that is left to the exporter, which looks for it."""
+        if not self._is_in_hurry:
+            self._repair()
 
     def set_aside(self, reason: str) -> None:
         """Renames the damaged file out of the way and rebuilds; of several processes only one does it."""
@@ -239,7 +258,7 @@ class Database:
                     with suppress(FileNotFoundError):
                         self.path.with_name(self.path.name + ending).rename(aside.with_name(aside.name + ending))
         self._notice_replaced()
-        self._repair()
+        self._repair_now()
 
     def is_replaced(self) -> bool:
         """Tells whether the file that was opened last is no longer in its place. Raises: OSError."""
@@ -277,8 +296,8 @@ class Database:
         if is_replaced:
             self._notice_replaced()
         if is_lost:
-            log.error("library removed while in use, made anew from the files path=%s", self.path)
-            self._repair()
+            log.error("library removed while in use, made anew path=%s", self.path)
+            self._repair_now()
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:

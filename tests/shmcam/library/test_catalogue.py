@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from msgspec.structs import replace
 from exporter.commands import library
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, EntryProtected, LibraryError, NoSuchEntry, database, files
-from shmcam.library.errors import NotWritable
+from shmcam.library.errors import LibraryBusy, NotWritable
 from shmcam.library.retention import select_due
 from shmcam.library.settings import LibrarySettings
 from streamer.api.library import Wish, find_rows
@@ -338,6 +339,42 @@ def test_a_thread_in_a_hurry_holds_no_other_thread_up(catalogue, saved):
             assert pool.submit(read_timeouts).result(10) == (entry.path.name, 10_000)
         assert read_timeouts()[1] == 500
     assert read_timeouts()[1] == 10_000
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_who_is_in_a_hurry_leaves_the_repair_to_others(catalogue, saved, settings, is_removed):
+    """The recorder rebuilt a library of 100,000 files before its next frame, if it noticed the damage first."""
+    entries = [saved() for _ in range(3)]
+    with Catalogue.of(settings) as other:
+        assert len(other.find()) == 3
+        if is_removed:
+            for path in settings.paths.library.parent.glob("library.sqlite3*"):
+                path.unlink()
+        else:
+            other.close()
+            sqlite3.connect(settings.paths.library).execute("PRAGMA wal_checkpoint(TRUNCATE)").connection.close()
+            settings.paths.library.write_bytes(os.urandom(8192))
+        with other.hurry():
+            new = other.add(on_disk(settings, "new.mp4", number=7))
+            assert [entry.path for entry in other.find()] == [new.path] and other.missed.is_set()
+        library.reconcile_if_needed(catalogue)
+        assert {entry.path for entry in catalogue.find()} == {new.path, *(entry.path for entry in entries)}
+
+
+def test_who_is_in_a_hurry_waits_half_a_second_for_another_thread(catalogue, saved):
+    saved()
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        catalogue._database.read(lambda _: (taken.set(), done.wait(30)))
+
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(hold)
+        assert taken.wait(10)
+        with catalogue.hurry(), pytest.raises(LibraryBusy, match="another thread"):
+            catalogue.find()
+        done.set()
+        held.result(10)
 
 
 def _add_many(config: Path, worker: int, count: int) -> None:
