@@ -202,20 +202,28 @@ class Finisher:
             log.warning("file stays as recorded path=%s reason=%s", closed.path, error)
         try:
             entry = self._catalogue.add(entry_of(closed))
-            self._notices.put(Filed(closed, entry.bytes))
-            if closed.order.trigger == "rolling":
-                keep_newest(
-                    *(self._catalogue, self.own.rolling_clips_count),
-                    only_uploaded=self.settings.table(LibrarySettings).delete_only_uploaded,
-                    kind="clip",
-                    camera=closed.camera,
-                    trigger="rolling",
-                )
         except (OSError, LibraryError) as error:
             # The file is safe, and its description is written when there is room again.
             log.warning("not in the library yet path=%s reason=%s", closed.path, error)
             self._waiting.append(closed)
             self._retry_s = time.monotonic() + RETRY_S
+            return
+        self._notices.put(Filed(closed, entry.bytes))
+        if closed.order.trigger == "rolling":
+            self._keep_newest(closed.camera)
+
+    def _keep_newest(self, camera: str) -> None:
+        """Deletes the rolling clips above their number; what cannot go now goes after the next clip."""
+        try:
+            keep_newest(
+                *(self._catalogue, self.own.rolling_clips_count),
+                only_uploaded=self.settings.table(LibrarySettings).delete_only_uploaded,
+                kind="clip",
+                camera=camera,
+                trigger="rolling",
+            )
+        except (OSError, LibraryError) as error:
+            log.warning("older rolling clips stay for now camera=%s reason=%s", camera, error)
 
     def _needs_copy(self, closed: Closed) -> bool:
         if self.own.on_close != "faststart" or closed.path.suffix != ".mp4" or self._close_request.requested:

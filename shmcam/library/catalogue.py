@@ -107,12 +107,16 @@ class Catalogue:
     def add(self, entry: Entry) -> Entry:
         """Adds a file that is safely on disk; adding it again updates its row and never loses its protection.
 
-        Returns: the entry with its number and size. Raises: OSError (the file is gone), NotWritable, LibraryError.
+        Nor the mark that it is uploaded, if it has not changed since. Returns: the entry with both, its number and
+        size. Raises: OSError (the file is gone), NotWritable, LibraryError.
         """
         if entry.bytes == 0:
             entry = replace(entry, bytes=files.size_of(entry.path))
-        sidecar.write_description(entry, self.owner)
-        return self.insert([entry])[0]
+        described = sidecar.write_description(entry, self.owner)
+        added = self.insert([described])[0]
+        if added.protected and not described.protected:  # only the row knew of it: its sidecar was removed
+            sidecar.write_description(added, self.owner)
+        return added
 
     def add_when_writable(self, entry: Entry) -> Entry:
         """Adds a file as `add` does; if that is not possible now, the row has no number and `missed` is set.
@@ -152,7 +156,7 @@ class Catalogue:
         entry = replace(self.get(number), protected=protected)
         files.size_of(entry.path)
         # The file first: if the process dies in between, `check` finds and mends the row that differs.
-        sidecar.write_description(entry, self.owner)
+        sidecar.write_description(entry, self.owner, may_unprotect=True)
         update = "UPDATE entries SET protected = ? WHERE id = ?"
         if not self._database.write(lambda db: db.execute(update, (protected, number)).rowcount):
             raise NoSuchEntry(f"{number} was deleted meanwhile: {entry.path.name}")

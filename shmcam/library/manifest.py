@@ -160,7 +160,7 @@ def write(
     """Puts the manifest in place, last of all: an archive with a manifest is complete.
 
     `entries`: each with its place in the archive; those of an earlier run stay, their originals may be gone by now.
-    Returns: the archive's row, not yet added. Raises: OSError.
+    Returns: the archive's row, not yet added; protected if it was. Raises: OSError.
     """
     entries = [
         (entry, place)
@@ -179,6 +179,7 @@ def write(
         frames=sum(entry.frames for entry, _ in entries),
         trigger="archive",
         label=folder.name,
+        protected=(read_json(folder / MANIFEST) or {}).get("protected") is True,
     )
     manifest = {
         "format": FORMAT,
@@ -191,7 +192,7 @@ def write(
         "session": span.session or None,
         "label_wanted": span.label or None,
         "bytes": entry.bytes,
-        "protected": (read_json(folder / MANIFEST) or {}).get("protected", False),
+        "protected": entry.protected,
         **entry.to_description(),
         "entries": [{**entry.to_description(), "file": place} for entry, place in entries],
         "files": [asdict(item) for item in sorted(items, key=lambda item: item.file)],

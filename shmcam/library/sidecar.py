@@ -145,10 +145,11 @@ def write_sidecar(path: Path, values: Mapping[str, Any], owner: Owner | None = N
         file.write(json.dumps({**(stored or {}), **values}, indent=1).encode())
 
 
-def write_description(entry: Entry, owner: Owner) -> None:
+def write_description(entry: Entry, owner: Owner, *, may_unprotect: bool = False) -> Entry:
     """Makes sure that the file and its sidecar tell all that the row will, and whose they are.
 
-    Raises: OSError, LibraryError.
+    Protection that the file has stays, unless `may_unprotect`; the mark of a copy stays while the file is the same.
+    Returns: the entry with both. Raises: OSError, LibraryError.
     """
     path = entry.path
     beside = read_json(path if path.name == MANIFEST else sidecar_path_of(path)) or {}
@@ -157,10 +158,14 @@ def write_description(entry: Entry, owner: Owner) -> None:
     is_complete = path.suffix in PICTURES or path.name == MANIFEST  # its description lies inside
     is_proven = INSTALLATION in stored and owner.is_ours(path, stored)
     values = {} if is_complete and is_proven else owner.describe(entry)
-    if entry.protected != bool(beside.get("protected", False)):
-        values["protected"] = entry.protected
+    was_protected = stored.get("protected") is True
+    protected = entry.protected or (was_protected and not may_unprotect)
+    if protected != was_protected:
+        values["protected"] = protected
     if any(beside.get(key) != value for key, value in values.items()):
         write_sidecar(path, values, owner)
+    uploaded = _read_uploaded(path, beside, path.lstat()) if UPLOADED in beside else ""
+    return replace(entry, protected=protected, uploaded=uploaded)
 
 
 def read_description(path: Path) -> dict[str, Any]:

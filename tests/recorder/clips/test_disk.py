@@ -22,7 +22,7 @@ from recorder.resume import EventMarks
 from recorder.settings import RecorderSettings
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
-from shmcam.library.errors import NotWritable
+from shmcam.library.errors import LibraryBusy, NotWritable
 from shmcam.runtime.stop import Stop
 from shmcam.video import disk_file
 from shmcam.video.disk_file import DiskFile
@@ -221,6 +221,37 @@ def test_a_clip_that_could_not_be_filed_is_filed_when_there_is_room_again(tmp_pa
         finisher.close(10)
         (entry,) = catalogue.find()
         assert entry.protected and len(tries) == 3
+
+
+def test_a_rolling_clip_is_filed_once_though_the_oldest_cannot_be_deleted(tmp_path, monkeypatch):
+    """It was filed and announced every 15 s, and its file lost the protection that somebody had given it meanwhile."""
+
+    def keep_newest(*_some, **_more):
+        asked.append(1)
+        raise LibraryBusy("held by another process")
+
+    asked: list[int] = []
+    monkeypatch.setattr("recorder.clips.finish.keep_newest", keep_newest)
+    clip = film.clip_file(tmp_path)
+    for unit in film.units():
+        clip.add(unit)
+    order = replace(film.ORDER, kind="rolling", trigger="rolling")
+    clip_of_writer = OpenClip("cam0", clip, order, film.track(), 0)
+    clip.close()
+    (tmp_path / "config.toml").touch()
+    settings, notices = Settings.load(tmp_path / "config.toml", environ={}), queue.SimpleQueue()
+    with Catalogue.of(settings) as catalogue:
+        finisher = Finisher(
+            *(settings, RecorderSettings(), "cam0"),
+            marks=EventMarks(tmp_path / "marks.json"),
+            catalogue=catalogue,
+            closed=queue.SimpleQueue(),
+            notices=notices,
+            stop=Stop(),
+        )
+        finisher._finish(clip_of_writer.to_closed("over", intact=True))
+        assert asked and notices.get(timeout=1).closed.path == clip.paths.clip
+        assert not finisher._waiting and len(catalogue.find()) == 1
 
 
 ON_A_FULL_DISK = """

@@ -14,7 +14,7 @@ import pytest
 
 from shmcam.cli import library
 from shmcam.config.settings import LONG_NAME, Settings
-from shmcam.library import Catalogue, LibraryError, NoRoom, archive, manifest
+from shmcam.library import Catalogue, EntryProtected, LibraryError, NoRoom, archive, manifest
 from shmcam.library.archive import build, check_name
 from shmcam.library.manifest import JOURNAL, Span, verify
 from shmcam.library.retention import select_due
@@ -140,6 +140,18 @@ def test_the_same_name_again_adds_what_is_new(catalogue, settings, library_of_si
     assert (settings.paths.archives / "trial/captures/later.npy").exists() and verify(
         settings.paths.archives / "trial"
     ) == []
+
+
+def test_the_same_name_again_keeps_the_archive_protected(catalogue, settings, library_of_six, saved):
+    """Its manifest said that it is not, so that the next rebuild gave it back to retention."""
+    first = build(catalogue, settings.paths.archives, "trial", Span())
+    catalogue.protect(first.id)
+    saved("later.npy", kind="picture")
+    second = build(catalogue, settings.paths.archives, "trial", Span())
+    assert second.protected and json.loads(second.path.read_text())["protected"] and catalogue.check() == []
+    catalogue.rebuild()
+    with pytest.raises(EntryProtected):
+        catalogue.delete(first.id)
 
 
 def test_the_same_name_again_keeps_what_is_told_of_originals_that_are_gone(catalogue, settings, library_of_six, saved):

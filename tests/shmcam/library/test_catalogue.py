@@ -24,6 +24,7 @@ from shmcam.library import Catalogue, EntryProtected, LibraryError, NoSuchEntry,
 from shmcam.library.errors import LibraryBusy, NotWritable
 from shmcam.library.retention import select_due
 from shmcam.library.settings import LibrarySettings
+from shmcam.library.sidecar import sidecar_path_of
 from streamer.api.library import Wish, find_rows
 from tests.shmcam.library.conftest import STARTED, on_disk, saved_before_a_kill
 
@@ -81,11 +82,27 @@ def test_a_group_and_a_limit_read_no_more_rows_than_they_give(catalogue, saved, 
     assert [row.id for row in rows.rows] == [39, 35] == read and rows.totals["films"].files == 10
 
 
-def test_adding_again_updates_the_row_and_keeps_its_protection(catalogue, saved, settings):
-    entry = saved(drops=0)
+@pytest.mark.parametrize("name", ["a_20260101.mp4", "a_20260101.npy"])
+def test_adding_again_updates_the_row_and_keeps_its_marks(catalogue, saved, name):
+    """In the file, too: the next rebuild unprotected it, and retention deleted it."""
+    entry = saved(name, drops=0)
     catalogue.protect(entry.id)
+    assert catalogue.mark_uploaded(entry, "nas:", entry.path.stat())
     again = catalogue.add(replace(entry, drops=3, id=0))
-    assert (again.id, again.drops, again.protected) == (entry.id, 3, True)
+    assert (again.id, again.drops, again.protected, again.uploaded) == (entry.id, 3, True, "nas:")
+    assert catalogue.get(entry.id) == again and catalogue.check() == []
+    catalogue.rebuild()
+    assert catalogue.get(entry.id) == again
+    assert not catalogue.protect(entry.id, False).protected and catalogue.check() == [], "which a person may"
+    assert not catalogue.add(replace(entry, id=0)).protected
+
+
+def test_adding_again_protects_a_file_that_only_its_row_calls_protected(catalogue, saved):
+    """As that of a video whose sidecar somebody removed."""
+    entry = saved("a_20260101.mp4")
+    catalogue.protect(entry.id)
+    sidecar_path_of(entry.path).unlink()
+    assert catalogue.add(replace(entry, id=0)).protected and catalogue.check() == []
 
 
 def test_a_file_that_is_not_there_is_not_added(catalogue, settings):
