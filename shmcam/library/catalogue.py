@@ -24,7 +24,7 @@ from shmcam.library import database, files, sidecar
 from shmcam.library.database import Database, explain_not_writable
 from shmcam.library.disks.mounts import Mounts
 from shmcam.library.entry import GROUPS, Entry
-from shmcam.library.errors import EntryProtected, LibraryError, NoSuchEntry
+from shmcam.library.errors import EntryProtected, LibraryBusy, LibraryError, NoSuchEntry
 from shmcam.library.query import Query, to_sql
 from shmcam.library.sidecar import Owner
 from shmcam.library.time_parsing import to_storable
@@ -170,12 +170,12 @@ class Catalogue:
         """
         self._database.require_writable()
         try:
-            now = entry.path.stat()
-            if (now.st_size, now.st_mtime_ns) != (copied.st_size, copied.st_mtime_ns):
+            if not sidecar.mark_uploaded(entry.path, to, copied, self.owner):
                 return False
-            sidecar.mark_uploaded(entry.path, to, copied, self.owner)
         except FileNotFoundError:
             return False
+        except LibraryBusy:
+            raise  # whether the file has changed is not known
         except (LibraryError, OSError) as problem:
             # On a full disk the row alone must do, or else nothing may be deleted and the disk stays full for ever.
             # A rebuild forgets such a mark, and the copy is compared once more.

@@ -14,7 +14,15 @@ from msgspec.structs import asdict
 
 from shmcam.library.entry import Entry, from_description
 from shmcam.library.errors import ArchiveDamaged
-from shmcam.library.sidecar import INSTALLATION, MANIFEST, MAX_SIDECAR_BYTES, Owner, read_json, read_regular
+from shmcam.library.sidecar import (
+    INSTALLATION,
+    MANIFEST,
+    MAX_SIDECAR_BYTES,
+    Owner,
+    lock_folder,
+    read_json,
+    read_regular,
+)
 from shmcam.runtime.atomic_files import open_atomic, open_regular, sync_folder
 from shmcam.runtime.clock import to_iso
 from shmcam.runtime.progress import Progress
@@ -160,8 +168,23 @@ def write(
     """Puts the manifest in place, last of all: an archive with a manifest is complete.
 
     `entries`: each with its place in the archive; those of an earlier run stay, their originals may be gone by now.
-    Returns: the archive's row, not yet added; protected if it was. Raises: OSError.
+    Returns: the archive's row, not yet added; protected if it was. Raises: OSError, LibraryBusy.
     """
+    with lock_folder(folder):  # somebody may be protecting the archive of the run before
+        entry = _write(folder, span, entries, items, now_utc_ns=now_utc_ns, owner=owner)
+    sync_folder(folder.parent)
+    return entry
+
+
+def _write(
+    folder: Path,
+    span: Span,
+    entries: Sequence[tuple[Entry, str]],
+    items: Sequence[ManifestItem],
+    *,
+    now_utc_ns: int,
+    owner: Owner,
+) -> Entry:
     entries = [
         (entry, place)
         for place, entry in {**_read_entries(folder), **{place: entry for entry, place in entries}}.items()
@@ -199,5 +222,4 @@ def write(
     }
     with open_atomic(folder / MANIFEST, replace=True) as file:
         file.write(json.dumps(manifest, indent=1).encode())
-    sync_folder(folder.parent)
     return entry

@@ -11,13 +11,15 @@ version, counts as ours if it is complete and the file's name holds a date as al
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import socket
 import stat
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from msgspec.structs import replace
 from shmcam.imaging import tiff
 from shmcam.imaging.tiff import Tag
 from shmcam.library.entry import Entry, from_description, is_text
-from shmcam.library.errors import LibraryError
+from shmcam.library.errors import LibraryBusy, LibraryError
 from shmcam.library.file_names import TIMING, has_date, is_picture_name, is_video_name
 from shmcam.library.time_parsing import LARGEST
 from shmcam.runtime.atomic_files import open_atomic, open_regular, read_state
@@ -53,6 +55,8 @@ CLIP_KINDS = {"event": "clip", "rolling": "clip"}
 """The recorder's kinds of clips that the library calls otherwise."""
 UPLOADED = "uploaded"
 """The key of the mark that a copy lies elsewhere: where ("to"), and the size and time of the file that was copied."""
+LOCK_S = 5.0
+"""Seconds that a writer waits for the descriptions of a folder: others hold them as long as an fsync takes."""
 
 
 class Owner(Struct, frozen=True):
@@ -133,16 +137,57 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def write_sidecar(path: Path, values: Mapping[str, Any], owner: Owner | None = None) -> None:
-    """Adds `values` to the sidecar of `path`. Raises: OSError; LibraryError if another program wrote that file."""
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Holds the descriptions of a folder while one is read, changed and written back; not to be nested.
+
+    The lock is the flock of the folder itself: no file is left behind, a killed process gives it back, and on a network
+    disk it holds among the processes of this machine. A folder that cannot be locked is written without.
+    Raises: LibraryBusy.
+    """
+    descriptor = -1
+    try:
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        deadline = time.monotonic() + LOCK_S
+        while descriptor >= 0 and _is_locked_by_another(descriptor):
+            if time.monotonic() > deadline:
+                raise LibraryBusy(f"{folder}: held by another process for {LOCK_S:g} s")
+            time.sleep(0.02)
+        yield
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _is_locked_by_another(descriptor: int) -> bool:
+    """Locks a folder, unless another process or thread holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    return False
+
+
+def write_sidecar(path: Path, values: Mapping[str, Any], owner: Owner) -> None:
+    """Adds `values` to the sidecar of `path`.
+
+    Raises: OSError; LibraryError if another program wrote that file, LibraryBusy.
+    """
+    with lock_folder(path.parent):
+        _add_values(path, values, owner)
+
+
+def _add_values(path: Path, values: Mapping[str, Any], owner: Owner) -> None:
     place = path if path.name == MANIFEST else sidecar_path_of(path)
     stored = read_json(place)
-    if owner is not None:
-        if os.path.lexists(place) and not owner.is_our_sidecar(stored):
-            raise LibraryError(f"{place}: not a description of ours; not changed")
-        values = {**values, INSTALLATION: owner.id, **({} if path.name == MANIFEST else {FILE: path.name})}
+    if os.path.lexists(place) and not owner.is_our_sidecar(stored):
+        raise LibraryError(f"{place}: not a description of ours; not changed")
+    proof = {INSTALLATION: owner.id, **({} if path.name == MANIFEST else {FILE: path.name})}
     with open_atomic(place, replace=True) as file:
-        file.write(json.dumps({**(stored or {}), **values}, indent=1).encode())
+        file.write(json.dumps({**(stored or {}), **values, **proof}, indent=1).encode())
 
 
 def write_description(entry: Entry, owner: Owner, *, may_unprotect: bool = False) -> Entry:
@@ -151,6 +196,11 @@ def write_description(entry: Entry, owner: Owner, *, may_unprotect: bool = False
     Protection that the file has stays, unless `may_unprotect`; the mark of a copy stays while the file is the same.
     Returns: the entry with both. Raises: OSError, LibraryError.
     """
+    with lock_folder(entry.path.parent):
+        return _describe_again(entry, owner, may_unprotect)
+
+
+def _describe_again(entry: Entry, owner: Owner, may_unprotect: bool) -> Entry:
     path = entry.path
     beside = read_json(path if path.name == MANIFEST else sidecar_path_of(path)) or {}
     inside = read_exif(path) if path.suffix in PICTURES else {}
@@ -163,7 +213,7 @@ def write_description(entry: Entry, owner: Owner, *, may_unprotect: bool = False
     if protected != was_protected:
         values["protected"] = protected
     if any(beside.get(key) != value for key, value in values.items()):
-        write_sidecar(path, values, owner)
+        _add_values(path, values, owner)
     uploaded = _read_uploaded(path, beside, path.lstat()) if UPLOADED in beside else ""
     return replace(entry, protected=protected, uploaded=uploaded)
 
@@ -194,13 +244,19 @@ def read(path: Path, owner: Owner) -> Entry | None:
     return entry and replace(entry, bytes=size)
 
 
-def mark_uploaded(path: Path, to: str, copied: os.stat_result, owner: Owner) -> None:
+def mark_uploaded(path: Path, to: str, copied: os.stat_result, owner: Owner) -> bool:
     """Notes in the sidecar that a copy of the file, as it was when `copied` was read, lies at `to`.
 
-    Raises: OSError; LibraryError if another program wrote that sidecar.
+    Returns: False if the file has changed since: then nothing is noted. Raises: OSError; LibraryError if another
+    program wrote that sidecar, LibraryBusy.
     """
-    mark = {"to": to, "bytes": copied.st_size, "mtime_ns": copied.st_mtime_ns}
-    write_sidecar(path, {UPLOADED: mark}, owner)
+    with lock_folder(path.parent):
+        now = path.stat()
+        if (now.st_size, now.st_mtime_ns) != (copied.st_size, copied.st_mtime_ns):
+            return False
+        mark = {"to": to, "bytes": copied.st_size, "mtime_ns": copied.st_mtime_ns}
+        _add_values(path, {UPLOADED: mark}, owner)
+        return True
 
 
 def _read_uploaded(path: Path, values: Mapping[str, Any], status: os.stat_result) -> str:

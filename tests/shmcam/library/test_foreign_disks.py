@@ -20,8 +20,8 @@ from recorder.clips.clip import ClipPaths
 from recorder.clips.clip_file import ClipFile
 from shmcam.cli.run.start_checks import find_path_problem
 from shmcam.config.settings import Settings
-from shmcam.library import Catalogue, Entry, NoRoom
-from shmcam.library.errors import NotWritable
+from shmcam.library import Catalogue, Entry, NoRoom, sidecar
+from shmcam.library.errors import LibraryBusy, NotWritable
 from shmcam.library.retention import make_room
 from shmcam.runtime.atomic_files import open_atomic, sweep
 from tests.machine import SHORT, until
@@ -184,6 +184,17 @@ def test_a_library_on_it_works_or_says_what_to_do(disk, tmp_path):
         kept = [save_picture(settings, catalogue, number) for number in range(5)][2:]
         assert [entry.path for entry in catalogue.find(newest_first=False)] == [entry.path for entry in kept]
         assert catalogue.check() == []
+
+
+def test_a_description_is_changed_by_one_at_a_time(disk, tmp_path, monkeypatch):
+    """By flock of the folder, which all of them know."""
+    monkeypatch.setattr(sidecar, "LOCK_S", 0.1)
+    settings = on(disk, tmp_path, tmp_path / "library.sqlite3")
+    with Catalogue.of(settings) as catalogue:
+        entry = save_picture(settings, catalogue, 1)
+        with sidecar.lock_folder(entry.path.parent), pytest.raises(LibraryBusy, match="held by another process"):
+            catalogue.protect(entry.id)
+        assert catalogue.protect(entry.id).protected and catalogue.check() == []
 
 
 def test_a_run_folder_on_it_works_or_is_refused_by_name(disk, tmp_path):

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
-from contextlib import closing
+import threading
+from contextlib import closing, contextmanager
 
 import pytest
 
-from shmcam.library import Catalogue, NoRoom, database, retention
+from shmcam.library import Catalogue, NoRoom, database, manifest, retention, sidecar
 from shmcam.library.archive import build
 from shmcam.library.disks import disk_space
+from shmcam.library.errors import LibraryBusy
 from shmcam.library.manifest import Span
 from shmcam.library.retention import keep_newest, make_room, select_due
 from shmcam.library.settings import LibrarySettings
 from shmcam.library.sidecar import UPLOADED, read, sidecar_path_of
 from shmcam.library.timeline import TimelineSpan
+from shmcam.runtime.atomic_files import open_atomic
 from tests.mounts import closed
 from tests.shmcam.library.conftest import STARTED, make_settings
 
@@ -81,6 +85,58 @@ def test_the_mark_of_an_archive_ends_with_its_next_build(catalogue, saved, setti
     saved()
     build(catalogue, settings.paths.archives, "trial", Span())
     assert uploads(catalogue)["manifest.json"] == "" and catalogue.check() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"), [("file", "upload"), ("file", "protect"), ("archive", "upload"), ("archive", "build")]
+)
+def test_two_who_change_one_description_lose_nothing(catalogue, saved, settings, monkeypatch, kind, first):
+    """The uploader noted a copy while somebody protected the file: the file kept one of both."""
+    entry = saved("a_20260101.npy", kind="picture")
+    if kind == "archive":
+        entry = build(catalogue, settings.paths.archives, "trial", Span())
+    works = {
+        "upload": lambda: upload(catalogue, entry),
+        "protect": lambda: catalogue.protect(entry.id),
+        "build": lambda: build(catalogue, settings.paths.archives, "trial", Span()),
+    }
+    other = threading.Thread(target=works["upload" if first == "protect" else "protect"])
+
+    @contextmanager
+    def write_late(path, **options):
+        """Gives the other one the time between read and write of this one, if nothing keeps it from writing."""
+        if other.ident is None and path in (entry.path, sidecar_path_of(entry.path)):
+            other.start()
+            other.join(0.3)
+        with open_atomic(path, **options) as file:
+            yield file
+
+    for module in (sidecar, manifest):
+        monkeypatch.setattr(module, "open_atomic", write_late)
+    works[first]()
+    other.join(10)
+    now = read(entry.path, catalogue.owner)
+    assert now is not None and now.protected and now.uploaded == ("" if first == "build" else NAS)
+    assert catalogue.check() == []
+
+
+def test_a_stopped_process_that_holds_a_folder_is_told_and_nothing_is_noted(catalogue, saved, monkeypatch):
+    entry = saved("a_20260101.npy")
+    monkeypatch.setattr(sidecar, "LOCK_S", 0.1)
+    with sidecar.lock_folder(entry.path.parent):
+        for change in (lambda: catalogue.protect(entry.id), lambda: upload(catalogue, entry)):
+            with pytest.raises(LibraryBusy, match="held by another process"):
+                change()
+    assert catalogue.get(entry.id) == entry and catalogue.check() == []
+    assert catalogue.protect(entry.id).protected
+
+
+def test_a_folder_that_knows_no_locks_is_written_all_the_same(catalogue, saved, monkeypatch):
+    entry = saved("a_20260101.npy")
+    with monkeypatch.context() as disk:
+        disk.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "no locks available")))
+        sidecar.write_sidecar(entry.path, {"protected": True}, catalogue.owner)
+    assert read(entry.path, catalogue.owner).protected
 
 
 def test_a_full_disk_does_not_keep_the_row_from_being_marked(catalogue, saved, monkeypatch):
