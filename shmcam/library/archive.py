@@ -40,6 +40,7 @@ from shmcam.library.manifest import (
     hash_file,
     read_begun,
     read_items,
+    require_readable,
     write,
 )
 from shmcam.library.query import Query
@@ -81,8 +82,8 @@ def build(
     """Makes or completes an archive; `room` is asked before a file is copied, not linked. Returns: its row.
 
     If the library cannot be written, the row has no number yet (`Catalogue.add_when_writable`).
-    Raises: ValueError for a bad name, or one of something else; NothingThere of that span; OSError of the disk (do it
-    again to go on).
+    Raises: ValueError for a bad name, one of something else, or more files than a manifest can list; NothingThere of
+    that span; OSError of the disk (do it again to go on).
     """
     folder = archives / check_name(name, is_new=True)
     if holds_any(folder, catalogue.folders) or _is_taken(folder):
@@ -101,8 +102,10 @@ def build(
     ]
     if not entries:
         raise NothingThere(f"archive {name}: the library holds nothing of that {span.describe()}")
-    folder.mkdir(parents=True, exist_ok=True)
     sources = [(path, _to_place(path, catalogue.root)) for path in _files_of(entries)]
+    placed = [(entry, _to_place(entry.path, catalogue.root)) for entry in entries]
+    require_readable(folder, placed, (place for _, place in sources))
+    folder.mkdir(parents=True, exist_ok=True)
     done, spared = read_items(folder), {entry.path for entry in entries}
     with TextIOWrapper(open_to_append(folder / JOURNAL), encoding="utf-8") as journal:
         for number, (source, place) in enumerate(sources):
@@ -118,7 +121,6 @@ def build(
     if config:
         with open_atomic(folder / CONFIG, replace=True) as file:
             file.write(config.encode())
-    placed = [(entry, _to_place(entry.path, catalogue.root)) for entry in entries]
     entry = write(folder, span, placed, list(done.values()), now_utc_ns=now_utc_ns, owner=catalogue.owner)
     (folder / JOURNAL).unlink(missing_ok=True)
     progress(len(sources), len(sources))

@@ -23,12 +23,15 @@ from shmcam.library.sidecar import (
     read_json,
     read_regular,
 )
+from shmcam.library.time_parsing import LARGEST
 from shmcam.runtime.atomic_files import open_atomic, open_regular, sync_folder
 from shmcam.runtime.clock import to_iso
 from shmcam.runtime.progress import Progress
 
 FORMAT = 1
 """The format of the manifest; readers refuse another one."""
+MAX_MANIFEST_BYTES = 60_000_000
+"""The limit of a manifest, of about 100,000 pictures. `read_json` reads 4 MB more: marks are added later."""
 CHUNK_BYTES = 1 << 20
 JOURNAL = ".done.jsonl"
 """The journal of an unfinished run, a line for each file."""
@@ -156,6 +159,21 @@ def _read_list(folder: Path, key: str) -> list[Any]:
     return rows if isinstance(rows, list) else []
 
 
+def require_readable(folder: Path, entries: Sequence[tuple[Entry, str]], places: Iterable[str]) -> None:
+    """Refuses an archive whose manifest would be too large to be read again; `places`: those of all its files.
+
+    Raises: ValueError.
+    """
+    unknown = {place: ManifestItem(place, "0" * 64, LARGEST, False, LARGEST) for place in places}
+    items = {**unknown, **read_items(folder)}
+    size = len(json.dumps(_to_lists(_add_earlier(folder, entries), items.values()), indent=1))
+    if size > MAX_MANIFEST_BYTES:
+        raise ValueError(
+            f"archive {folder.name}: {len(items)} files make a manifest of {size / 1e6:.1f} MB, at most "
+            f"{MAX_MANIFEST_BYTES / 1e6:g} MB; take a shorter span, or fewer cameras, under another name"
+        )
+
+
 def write(
     folder: Path,
     span: Span,
@@ -185,10 +203,7 @@ def _write(
     now_utc_ns: int,
     owner: Owner,
 ) -> Entry:
-    entries = [
-        (entry, place)
-        for place, entry in {**_read_entries(folder), **{place: entry for entry, place in entries}}.items()
-    ]
+    entries = _add_earlier(folder, entries)
     started = min(entry.started_utc_ns for entry, _ in entries)
     ended = max(entry.started_utc_ns + round(entry.duration_s * 1e9) for entry, _ in entries)
     cameras = sorted({entry.camera for entry, _ in entries})
@@ -217,9 +232,22 @@ def _write(
         "bytes": entry.bytes,
         "protected": entry.protected,
         **entry.to_description(),
-        "entries": [{**entry.to_description(), "file": place} for entry, place in entries],
-        "files": [asdict(item) for item in sorted(items, key=lambda item: item.file)],
+        **_to_lists(entries, items),
     }
     with open_atomic(folder / MANIFEST, replace=True) as file:
         file.write(json.dumps(manifest, indent=1).encode())
     return entry
+
+
+def _add_earlier(folder: Path, entries: Iterable[tuple[Entry, str]]) -> list[tuple[Entry, str]]:
+    """Returns the entries with those of an earlier run."""
+    by_place = {**_read_entries(folder), **{place: entry for entry, place in entries}}
+    return [(entry, place) for place, entry in by_place.items()]
+
+
+def _to_lists(entries: Iterable[tuple[Entry, str]], items: Iterable[ManifestItem]) -> dict[str, list[dict[str, Any]]]:
+    """Returns the lists of a manifest, which are nearly all of it."""
+    return {
+        "entries": [{**entry.to_description(), "file": place} for entry, place in entries],
+        "files": [asdict(item) for item in sorted(items, key=lambda item: item.file)],
+    }

@@ -164,6 +164,21 @@ def test_the_same_name_again_keeps_what_is_told_of_originals_that_are_gone(catal
     assert second.started_utc_ns == first.started_utc_ns and second.frames == 7 and verify(second.path.parent) == []
 
 
+def test_an_archive_whose_list_could_not_be_read_again_is_refused_before_its_first_file(
+    catalogue, settings, library_of_six, saved, monkeypatch
+):
+    """117,000 pictures were brought in, and the archive could not be verified, listed or extended ever after."""
+    archives = settings.paths.archives
+    first = build(catalogue, archives, "trial", Span(cameras=("cam0",)))
+    monkeypatch.setattr(manifest, "MAX_MANIFEST_BYTES", first.path.stat().st_size)
+    assert build(catalogue, archives, "trial", Span(cameras=("cam0",))).id == first.id, "as large as it may be"
+    before = sorted(archives.rglob("*"))
+    for name, count in (("trial", 15), ("other", 15)):
+        with pytest.raises(ValueError, match=rf"archive {name}: {count} files .* MB; take a shorter span"):
+            build(catalogue, archives, name, Span())
+    assert sorted(archives.rglob("*")) == before and verify(first.path.parent) == []
+
+
 def test_copies_ask_for_room_first_and_spare_what_is_being_archived(catalogue, settings, library_of_six, monkeypatch):
     asked = []
 
