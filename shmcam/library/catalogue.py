@@ -74,6 +74,8 @@ class Catalogue:
         room of what was deleted is not back."""
         self.on_deleted: Callable[..., None] = lambda **_fields: None
         """Called after each deletion with the fields of the event `deleted`."""
+        self._unreadable: set[str] = set()
+        """The folders that the last scan could not read: logged once."""
         self._database = Database(path, self.reconcile, lambda: self.missed.set())  # noqa: PLW0108 - the event may change
         self.mounts = Mounts(self._database, self.folders, self.root)
 
@@ -336,7 +338,7 @@ class Catalogue:
         gone = [
             entry
             for entry in unseen
-            if (self._is_led_out(entry.path) if entry.path.exists() else not self._is_away(entry.path))
+            if (not self._is_away(entry.path) if files.is_gone(entry.path) else self._is_led_out(entry.path))
         ]
         gone += [entry for entry in recovered if self._is_foreign(entry.path)]
         adopted = self.insert(sidecar.read_all(new, self.owner))
@@ -362,7 +364,8 @@ class Catalogue:
     def rebuild(self, *, accept: bool = False) -> tuple[int, int]:
         """Makes every row anew from the files. Returns: rows made, and rows kept below folders that are `away`.
 
-        A file that has a row keeps its number, and with it age and order, which no file tells.
+        A file that has a row keeps its number, and with it age and order, which no file tells. A row of a file that
+        cannot be read stays as it is.
 
         `accept`: nothing is away, what is not there is gone. Raises: LibraryError.
         """
@@ -371,10 +374,12 @@ class Catalogue:
         self._resolve_links()
         before = self._read_known()  # rows that others add during the scan stay as they are
         entries = sidecar.read_all(self._scan(), self.owner)
-        kept = [] if accept else [row.path for row in before if self._is_away(Path(row.path))]
-        kept = [path for path in kept if not os.path.exists(path)]  # noqa: PTH110 - text, as it is stored
         is_protected = {str(entry.path): entry.protected for entry in entries}
-        stay = is_protected.keys() | set(kept)
+        unseen = [row.path for row in before if row.path and row.path not in is_protected]
+        gone = {path for path in unseen if files.is_gone(Path(path))}
+        kept = [] if accept else [path for path in gone if self._is_away(Path(path))]
+        unread = {path for path in unseen if path not in gone and not self._is_foreign(Path(path))}
+        stay = is_protected.keys() | unread | set(kept)
         self.insert(entries, instead=[row.id for row in before if row.path not in stay])
         self.write(_unprotect([row.id for row in before if row.is_protected and not is_protected.get(row.path, True)]))
         return len(entries), len(kept)
@@ -405,7 +410,7 @@ class Catalogue:
             on_disk.discard(str(row.path))
             if actual is not None:
                 found[DIFFERS] += [(actual, row)] if actual != replace(row, id=0) else []
-            elif not row.path.exists():
+            elif files.is_gone(row.path):
                 found[AWAY if self._is_away(row.path) else NO_FILE].append((row, row))
             elif self._is_foreign(row.path):
                 found[NOT_OURS].append((row, row))
@@ -460,11 +465,12 @@ class Catalogue:
             log.info("rows follow a link of their folder rows=%d", len(moved))
 
     def _is_foreign(self, path: Path) -> bool:
-        """Tells whether the file of a row is there and is not one of ours."""
+        """Tells whether the file of a row is there and is not one of ours; one that cannot be read may be."""
         try:
-            return sidecar.read(path, self.owner) is None or self._is_led_out(path)
+            is_ours = sidecar.read(path, self.owner) is not None
         except OSError:
             return False
+        return self._is_led_out(path) or (not is_ours and sidecar.is_readable(path))
 
     def _read_file(self, path: Path) -> Entry | None:
         """Returns what the file of a row says; None if it is gone or none of ours."""
@@ -483,10 +489,19 @@ class Catalogue:
         """Returns every file of the library, and brings `away` up to date."""
         found: set[str] = set()
         empty: set[Path] = set()
+        unreadable: dict[str, str | None] = {}
+
+        def report(error: OSError) -> None:
+            if not isinstance(error, (FileNotFoundError, NotADirectoryError)):  # removed meanwhile, or not made yet
+                unreadable[error.filename] = error.strerror
+
         for folder in self.folders:
-            paths = files.find_files(folder)
+            paths = files.find_files(folder, report)
             found |= paths
             empty |= set() if paths else {folder}
+        for path in unreadable.keys() - self._unreadable:
+            log.warning("unreadable folder, its rows are kept path=%s reason=%s", path, unreadable[path])
+        self._unreadable = set(unreadable)
         self.mounts.remember()
         self.away = tuple(folder for folder in self.folders if folder in empty or self.mounts.is_away(folder))
         return found

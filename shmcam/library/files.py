@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from glob import escape
 from pathlib import Path
@@ -40,15 +40,26 @@ HIDDEN = (".", "_", "@", "#", "$", "~")
 SYSTEM_FOLDERS = frozenset({"lost+found", "System Volume Information"})
 
 
-def find_files(folder: Path) -> set[str]:
+def is_gone(path: Path) -> bool:
+    """Tells whether there is no such file; one that cannot be looked at, as in a folder of root's, is not gone."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def find_files(folder: Path, report: Callable[[OSError], None] | None = None) -> set[str]:
     """Returns the path of every media file below a folder that may be ours by its name, and of every manifest.
 
     Files inside an archive, also one being built, are left out, as are names of files and folders that are not UTF-8:
     no row can hold them. `sidecar.read` tells which of them are ours. Texts, because the start of the exporter waits
-    for 100,000 of them.
+    for 100,000 of them. `report` is called with the error of each folder that cannot be read.
     """
     paths: set[str] = set()
-    for walked, names, files in os.walk(folder):
+    for walked, names, files in os.walk(folder, onerror=report):
         subfolder, present = Path(walked), set(files)
         is_whole = subfolder != folder and MANIFEST in present and is_archive(subfolder / MANIFEST)
         if is_whole or (subfolder != folder and JOURNAL in present):
@@ -225,7 +236,7 @@ def _is_growing(path: Path) -> bool:
 def _is_orphan(path: Path, owner: Owner) -> bool:
     """Tells whether it is our sidecar of a file that is gone; one that is being written bears a temporary name."""
     subject = path.with_suffix("")
-    if subject.suffix not in MEDIA or subject.exists() or not owner.is_our_sidecar(read_json(path)):
+    if subject.suffix not in MEDIA or not is_gone(subject) or not owner.is_our_sidecar(read_json(path)):
         return False
     is_being_written = any(path.parent.glob(f".{escape(subject.name)}.*{PART}"))
-    return not is_being_written and not subject.exists()  # checked again: it may have got its name in between
+    return not is_being_written and is_gone(subject)  # checked again: it may have got its name in between

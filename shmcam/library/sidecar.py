@@ -244,6 +244,11 @@ def read(path: Path, owner: Owner) -> Entry | None:
     return entry and replace(entry, bytes=size)
 
 
+def is_readable(path: Path) -> bool:
+    """Tells whether we may read all that a file and its sidecar tell; if not, nobody knows whose it is."""
+    return all(os.access(place, os.R_OK) for place in (path, sidecar_path_of(path)) if os.path.lexists(place))
+
+
 def mark_uploaded(path: Path, to: str, copied: os.stat_result, owner: Owner) -> bool:
     """Notes in the sidecar that a copy of the file, as it was when `copied` was read, lies at `to`.
 

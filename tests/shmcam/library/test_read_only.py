@@ -21,13 +21,14 @@ from types import SimpleNamespace
 import pytest
 
 from shmcam.config.settings import Settings
-from shmcam.library import Catalogue, Entry, LibraryError, NoRoom, database, retention
+from shmcam.library import Catalogue, Entry, LibraryError, NoRoom, database, files, retention
 from shmcam.library.errors import NotWritable
+from shmcam.library.sidecar import sidecar_path_of
 from streamer.api.library import Wish, find_rows
 from tests.machine import PATIENCE, SHORT, until
 from tests.mounts import closed, mounts, with_disk
 from tests.pipeline import free_port
-from tests.shmcam.library.conftest import make_settings, on_disk
+from tests.shmcam.library.conftest import make_settings, on_disk, saved_before_a_kill
 
 HOME = Path(__file__).parents[3]
 NOBODY = 65534
@@ -286,3 +287,32 @@ def test_a_locked_library_is_the_same_error_as_one_that_cannot_be_written(catalo
         package = path.relative_to(HOME).parts[:2]
         if package[0] in PROCESSES and package not in {("shmcam", "library"), ("shmcam", "hooks")}:
             assert "import sqlite3" not in path.read_text(), path
+
+
+def test_what_cannot_be_read_keeps_its_rows_and_holds_nothing_up(open_to_all, caplog):
+    """As after `sudo cp`: one folder of root's, and nothing was adopted any more, or a rebuild forgot its rows."""
+    settings = open_to_all
+    names = ("closed/a_20260101.mp4", "listed/b_20260101.mp4", "c_20260101.mp4", "d_20260101.mp4")
+    with Catalogue.of(settings) as catalogue:
+        entries = [catalogue.add(on_disk(settings, name, number=number)) for number, name in enumerate(names)]
+    fresh = saved_before_a_kill(settings, "e_20260101.mp4", number=9)
+    paths = [settings.folder, *settings.folder.rglob("*")]
+    for path in (entries[0].path.parent, entries[2].path, sidecar_path_of(entries[2].path)):
+        path.chmod(0)
+    entries[1].path.parent.chmod(0o444)
+    if os.geteuid() == 0:
+        for path in paths:
+            os.chown(path, NOBODY, NOBODY)
+
+    def look() -> object:
+        with Catalogue.of(settings) as catalogue:
+            (adopted,), gone = catalogue.reconcile()
+            removed = files.remove_leftovers(catalogue.folders, catalogue.owner)
+            told = (adopted.path, gone, removed, catalogue.check(mend=True), catalogue.rebuild())
+            return told, catalogue.find(newest_first=False), [text for text in caplog.messages if "unreadable" in text]
+
+    told, rows, messages = as_a_guest(look)
+    for path in paths:
+        path.chmod(0o755)  # for whoever removes them
+    assert told == (fresh.path, [], [], [], (2, 0)) and rows[:-1] == entries and rows[-1].path == fresh.path
+    assert len(messages) == 1 and f"path={entries[0].path.parent} " in messages[0], "once, not at each look"
