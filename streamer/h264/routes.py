@@ -44,7 +44,7 @@ async def serve_live_mp4(request: web.Request) -> web.StreamResponse:
         lost = asyncio.Event()
         with context.viewers.track("h264", camera.name, client_of(request).address, "mp4", viewer.counts):
             raw_stream = start_raw_stream(request, "video/mp4", viewer.resume, lost.set)
-            viewer.begin(raw_stream)
+            viewer.begin(raw_stream, camera.live_video)
             try:
                 await wait_for_first(lost, viewer.ended)
             finally:

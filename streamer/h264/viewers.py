@@ -16,12 +16,13 @@ from aiohttp import web
 from shmcam.runtime.clock import now_ns
 from shmcam.video.annexb import ParameterSets, to_annexb
 from shmcam.video.fmp4_writer import MuxedFrame
-from streamer.h264.live_video import InitSegment
+from streamer.h264.live_video import GOP_BYTES_MAX, InitSegment, LiveVideo
 from streamer.http.endless_response import RawStream
 from streamer.monitoring.viewers import Sent
 
 FRAGMENTS_MAX = 120
-"""Fragments that may wait for one viewer, 4 s at 30 fps; beyond it all are dropped up to the next key frame."""
+"""Messages that may wait for one viewer when a key frame comes, 4 s at 30 fps; beyond it that one goes on. A newcomer's
+group of pictures may be longer (recorder.gop_s), so between two key frames GOP_BYTES_MAX is the limit."""
 
 
 class HttpVideoViewer:
@@ -33,9 +34,6 @@ class HttpVideoViewer:
         self.ended = asyncio.Event()
         """Set when the encoder was opened anew: a file cannot change its size, so the player must connect again."""
         self._raw_stream: RawStream | None = None
-        self._init_segment: InitSegment | None = None
-        self._waiting: list[MuxedFrame] = []
-        """Fragments from before `begin`."""
         self._blocked = False
         self._needs_key = True
         self._base_us = -1
@@ -44,17 +42,15 @@ class HttpVideoViewer:
         """Begins a stream; once a header has been sent, a second stream ends this viewer."""
         if self._raw_stream is not None:
             self.ended.set()
-            return
-        self._init_segment, self._waiting = init_segment, []
         self.opened.set()
 
-    def begin(self, raw_stream: RawStream) -> None:
-        """Sends the header, then the fragments that have come meanwhile."""
+    def begin(self, raw_stream: RawStream, live: LiveVideo) -> None:
+        """Sends the header of the stream that has been opened, then its newest group of pictures."""
         self._raw_stream = raw_stream
-        raw_stream.write(self._init_segment.header if self._init_segment else b"")
-        waiting, self._waiting = self._waiting, []
-        for fragment in waiting:
-            self.offer(fragment)
+        if live.state is not None:  # always so: it stays while there are viewers
+            raw_stream.write(live.state.init_segment.header)
+            for fragment in live.state.fragments:
+                self.offer(fragment)
 
     def resume(self) -> None:
         """Notes that the kernel has room again; the raw stream calls it."""
@@ -62,10 +58,7 @@ class HttpVideoViewer:
 
     def offer(self, fragment: MuxedFrame) -> None:
         """Writes a fragment, unless one before it is missing or it belongs to the next stream."""
-        if self.ended.is_set():
-            return
-        if self._raw_stream is None:
-            self._waiting.append(fragment) if len(self._waiting) < FRAGMENTS_MAX else self._waiting.clear()
+        if self.ended.is_set() or self._raw_stream is None:
             return
         self._needs_key = (self._needs_key or self._blocked) and not (fragment.key and not self._blocked)
         if self._needs_key:
@@ -108,7 +101,10 @@ class WebSocketVideoViewer:
     def __init__(self) -> None:
         self.counts = Sent()
         self.opened = asyncio.Event()
+        self._opening: deque[str | bytes] = deque()
+        """Description and header of the stream, sent before the queue and never dropped: nothing shows without them."""
         self._queue: deque[str | bytes] = deque()
+        self._queued_bytes = 0
         self._new_message = asyncio.Event()
         self._needs_key = True
         self._base_us = -1
@@ -118,17 +114,16 @@ class WebSocketVideoViewer:
         """Begins a stream, the first or another; messages of the one before are dropped."""
         mime = f'video/mp4; codecs="{init_segment.sets.codec}"'
         description = StreamDescription("film", mime, init_segment.width, init_segment.height)
-        self._queue.clear()
-        self._queue.extend((msgspec.json.encode(description).decode(), init_segment.header))
-        self._needs_key, self._base_us = True, -1
+        self._opening = deque((msgspec.json.encode(description).decode(), init_segment.header))
+        self._lose()
+        self._base_us = -1
         self.opened.set()
         self._new_message.set()
 
     def offer(self, fragment: MuxedFrame) -> None:
         """Queues a fragment, unless one before it is missing."""
-        if len(self._queue) > FRAGMENTS_MAX:
-            self._queue.clear()
-            self._needs_key = True
+        if self._queued_bytes > GOP_BYTES_MAX or (fragment.key and len(self._queue) > FRAGMENTS_MAX):
+            self._lose()
         if self._needs_key and not fragment.key:
             self.counts.skipped += 1
             return
@@ -138,8 +133,8 @@ class WebSocketVideoViewer:
         age_ns = now_ns() - fragment.captured_ns
         if fragment.captured_ns - self._age_sent_ns >= AGE_PERIOD_NS:
             self._age_sent_ns = fragment.captured_ns
-            self._queue.append(msgspec.json.encode(FragmentAge("age", round(age_ns / 1e9, 3))).decode())
-        self._queue.append(fragment.bytes_at(self._base_us))
+            self._enqueue(msgspec.json.encode(FragmentAge("age", round(age_ns / 1e9, 3))).decode())
+        self._enqueue(fragment.bytes_at(self._base_us))
         self._new_message.set()
 
     async def run(self, socket: web.WebSocketResponse) -> None:
@@ -148,8 +143,21 @@ class WebSocketVideoViewer:
             while not socket.closed:
                 await self._new_message.wait()
                 self._new_message.clear()
-                while self._queue:
-                    await self._send(socket, self._queue.popleft())
+                while messages := self._opening or self._queue:
+                    message = messages.popleft()
+                    if messages is self._queue:
+                        self._queued_bytes -= len(message)
+                    await self._send(socket, message)
+
+    def _enqueue(self, message: str | bytes) -> None:
+        self._queue.append(message)
+        self._queued_bytes += len(message)
+
+    def _lose(self) -> None:
+        """Drops all fragments that wait; the next key frame goes on."""
+        self.counts.skipped += sum(isinstance(message, bytes) for message in self._queue)
+        self._queue.clear()
+        self._queued_bytes, self._needs_key = 0, True
 
     async def _send(self, socket: web.WebSocketResponse, message: str | bytes) -> None:
         if isinstance(message, str):

@@ -10,6 +10,7 @@ const RESERVE_S = 0.03; // what may wait in the browser: less stalls, and each s
 const STEER_MS = 100;
 const FASTER = 1.3; // at most, while it catches up
 const KEPT_S = 10; // seconds of played video the browser keeps
+const WAITING_BYTES = 24 * 1024 * 1024; // what may wait for the decoder; a group of pictures, which comes at once, has 8 MiB at most
 const SILENT_MS = 6000; // no data for so long: the recorder is away
 const RETRY_MS = 15000; // H.264 is tried again this often while MJPEG plays
 
@@ -142,6 +143,7 @@ export class Video {
       if (Date.now() - this.heard > this.silentMs) this.fallBack(); else this.steer();
     }, STEER_MS);
     link.addEventListener("message", ({ data }) => {
+      if (typeof data !== "string" && !this.source) return; // nothing can be shown before its description
       this.heard = Date.now();
       if (typeof data !== "string") return this.append(data);
       const message = JSON.parse(data);
@@ -168,6 +170,7 @@ export class Video {
 
   append(data) {
     this.queue.push(data);
+    if (this.queue.reduce((bytes, one) => bytes + one.byteLength, 0) > WAITING_BYTES) return this.fallBack();
     this.feed();
   }
 

@@ -17,10 +17,13 @@ from aiohttp import ClientSession, web
 from shmcam.control.messages import Reply, Status
 from shmcam.imaging import frame_number_code
 from shmcam.library import Entry
+from streamer.h264.live_video import LiveFeed
+from streamer.h264.viewers import FRAGMENTS_MAX, WebSocketVideoViewer
 from streamer.loop import measure_load
 from streamer.monitoring.system_load import SystemLoad, process_health_of
 from tests.machine import until
 from tests.pipeline import Pipeline
+from tests.streamer.h264.test_live import encode_units
 from tests.streamer.harness import Threaded
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -117,6 +120,49 @@ def test_the_live_picture_comes_as_h264_by_itself(pipeline, browser):
         until(lambda: in_pixels(page), 10, "a picture")
         playwright.expect(page.locator("#badges")).to_contain_text(re.compile(r"Live · \d+"))
         playwright.expect(page.locator("#badges")).to_contain_text(re.compile("Day|Night"))
+
+
+def test_h264_comes_in_a_long_group_of_pictures(tmp_path, browser):
+    """With gop_s = 5 at 30 fps the page got video without the message that says what it is: it stayed with MJPEG and
+    collected that video without end."""
+    with Threaded(tmp_path, fps=5) as served:
+        live = served.server.camera.live_video
+        feed = LiveFeed(live, None, loop=None, stop=None)
+        viewer = WebSocketVideoViewer()
+
+        async def watch():  # somebody sees this group of pictures already
+            live.join(viewer)
+            for unit in encode_units(3 * FRAGMENTS_MAX // 2):
+                feed._mux(unit, lambda deliver, *given: deliver(*given))
+
+        served.call(watch)
+        with opened(browser, served.server.url) as page:
+            until(lambda: kind(page) == "h264", 30, "H.264 to play")
+            until(lambda: in_pixels(page), 10, "a picture")
+
+
+def test_the_page_keeps_no_video_that_it_cannot_play(tmp_path, browser):
+    with Threaded(tmp_path) as served, opened(browser, served.server.url) as page:
+        kept = page.evaluate(
+            """async () => {
+              const { Video } = await import("/static/video.js"), video = new Video("cam0", "h264"), kept = [];
+              const size = () => video.queue.reduce((bytes, { byteLength }) => bytes + byteLength, 0) / 2 ** 20;
+              const link = new EventTarget();
+              window.WebSocket = function () { return Object.assign(link, { close() {} }); };
+              video.startH264();
+              const bring = (data) => link.dispatchEvent(new MessageEvent("message", { data }));
+              for (let at = 0; at < 8; at++) bring(new ArrayBuffer(2 ** 20));
+              kept.push(size());
+              bring(JSON.stringify({ type: "film", mime: 'video/mp4; codecs="avc1.64001f"' }));
+              for (let at = 0; at < 8; at++) bring(new ArrayBuffer(2 ** 20));
+              kept.push(size()); // it opens later, and these are its beginning
+              for (let at = 0; at < 50; at++) bring(new ArrayBuffer(2 ** 20));
+              kept.push(size());
+              video.stop();
+              return kept;
+            }"""
+        )
+        assert kept == [0, 8, 0]
 
 
 def test_webrtc_is_chosen_by_itself_ends_when_nobody_looks_and_h264_comes_where_it_fails(pipeline, browser):

@@ -1,5 +1,6 @@
 """Live H.264 from a packets ring to players: a real process, FFmpeg and a WebSocket as clients; the rules beside."""
 
+import asyncio
 import json
 import threading
 import time
@@ -17,9 +18,9 @@ from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns
 from shmcam.video.annexb import ParameterSets
 from shmcam.video.fmp4_writer import make_fragment, make_header
-from streamer.h264.live_video import InitSegment, LiveFeed, LiveVideo
+from streamer.h264.live_video import InitSegment, LiveFeed, LiveVideo, StreamState
 from streamer.h264.routes import key_frame_timeout_s
-from streamer.h264.viewers import FRAGMENTS_MAX, HttpVideoViewer, WebSocketVideoViewer
+from streamer.h264.viewers import FRAGMENTS_MAX, HttpVideoViewer, RtpVideoViewer, WebSocketVideoViewer
 from streamer.pictures.fanout import ViewerSlots
 from streamer.pictures.feed import FeedStatus
 from tests.machine import PATIENCE, until
@@ -72,6 +73,27 @@ class Recorder(threading.Thread):
     def __exit__(self, *_: object) -> None:
         self.ended.set()
         self.join(PATIENCE * 10)
+
+
+def encode_units(count: int, preset: str = "ultrafast", stream: int = 1) -> list[Unit]:
+    """One group of pictures that ends now: numbered frames on a gradient."""
+    codec = av.CodecContext.create("libx264", "w")
+    codec.width, codec.height, codec.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+    codec.time_base = Fraction(1, 1_000_000)
+    params = f"keyint={count}:min-keyint={count}:scenecut=0:repeat-headers=1:annexb=1"
+    codec.options = {"preset": preset, "tune": "zerolatency", "x264-params": params}
+    picture = np.full((HEIGHT * 3 // 2, WIDTH), 120, np.uint8)
+    picture[:HEIGHT] = np.linspace(0, 255, WIDTH, dtype=np.uint8)
+    units, began_ns, period_us = [], now_ns(), 1_000_000 // FPS
+    for number in range(count):
+        frame_number_code.draw(picture[:HEIGHT], number)
+        frame = av.VideoFrame.from_ndarray(picture, "yuv420p")
+        captured_ns = began_ns - (count - number) * period_us * 1000
+        frame.pts, frame.time_base = captured_ns // 1000, codec.time_base
+        for packet in codec.encode(frame):
+            meta = FrameMeta(number, captured_ns, 0, flags=int(Flags.KEY) if packet.is_keyframe else 0)
+            units.append(Unit(bytes(packet), meta, captured_ns // 1000, period_us, WIDTH, HEIGHT, stream))
+    return units
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +167,8 @@ def test_a_night_exposure_is_waited_for(frame_s, patience):
 
 SETS = ParameterSets(b"\x67\x64\x00\x1f\xac", b"\x68\xee\x3c\x80")
 INIT_SEGMENT = InitSegment(make_header(SETS, 64, 48), SETS, 64, 48)
+OTHER_SETS = ParameterSets(SETS.sps, b"\x68\xce\x3c\x80")
+OTHER_INIT_SEGMENT = InitSegment(make_header(OTHER_SETS, 64, 48), OTHER_SETS, 64, 48)
 
 
 def piece(number: int, key: bool = False):
@@ -163,10 +187,43 @@ class FakeRawStream:
 
 
 def playing() -> tuple[HttpVideoViewer, FakeRawStream]:
-    player, raw_stream = HttpVideoViewer(), FakeRawStream()
-    player.open(INIT_SEGMENT)
-    player.begin(raw_stream)
+    live, player, raw_stream = LiveVideo("cam0"), HttpVideoViewer(), FakeRawStream()
+    live.state = StreamState(INIT_SEGMENT, 1)
+    live.join(player)
+    player.begin(raw_stream, live)
     return player, raw_stream
+
+
+class FakeWebSocket:
+    """Takes every message at once."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.messages: list[bytes | str] = []
+
+    async def send_bytes(self, data: bytes | str) -> None:
+        self.messages.append(data)
+
+    send_str = send_bytes
+
+
+def messages_for(screen: WebSocketVideoViewer) -> list[bytes | str]:
+    """What waits for a viewer of the WebSocket, in the order in which it is sent; all of it is sent."""
+    socket = FakeWebSocket()
+
+    async def send():
+        task = asyncio.create_task(screen.run(socket))
+        await asyncio.sleep(0)
+        task.cancel()
+
+    run(send())
+    return socket.messages
+
+
+def at_zero(*numbers: int) -> list[bytes]:
+    """The fragments of a film that begins with the first of these frames."""
+    return [piece(number, key=number == numbers[0]).bytes_at(numbers[0] * 1000) for number in numbers]
 
 
 def test_a_player_begins_at_a_key_frame_with_its_clock_at_zero():
@@ -198,24 +255,29 @@ def test_a_player_that_cannot_keep_up_goes_on_at_the_next_key_frame():
     assert player.counts.skipped == 4
 
 
-def test_another_encoder_ends_a_file_and_begins_a_new_film_on_a_websocket():
+@pytest.mark.parametrize(("stream", "init_segment"), [(2, INIT_SEGMENT)])
+def test_another_encoder_ends_a_file_and_begins_a_new_film_on_a_websocket(stream, init_segment):
+    """A recorder that is restarted counts its encoders from 1 again; with another preset all viewers, newcomers too,
+    went on with the parameter sets of the one before, and saw grey or nothing."""
     live = LiveVideo("cam0")
     player, early, screen, raw_stream = HttpVideoViewer(), HttpVideoViewer(), WebSocketVideoViewer(), FakeRawStream()
-    for viewer in (player, early, screen):
+    webrtc = RtpVideoViewer(lambda: None, lambda: False)
+    for viewer in (player, early, screen, webrtc):
         live.join(viewer)
     live.deliver(1, INIT_SEGMENT, piece(1, key=True))
-    player.begin(raw_stream)
+    player.begin(raw_stream, live)
     assert not player.ended.is_set()
-    live.deliver(2, INIT_SEGMENT, piece(2, key=True))
+    live.deliver(stream, init_segment, piece(2, key=True))
     assert player.ended.is_set(), "a file cannot change its size"
-    live.deliver(2, INIT_SEGMENT, piece(3))
+    live.deliver(stream, None, piece(3))
     assert len(raw_stream.written) == 2, "header and frame 1; a player would choke on the other film's frames"
-    assert [type(message) for message in screen._queue] == [str, bytes, bytes, bytes], (
-        "what was queued of the old film is gone"
-    )
-    early.begin(waiting := FakeRawStream())
+    assert messages_for(screen)[1:] == [init_segment.header, *at_zero(2, 3)], "what was queued of the old film is gone"
+    early.begin(waiting := FakeRawStream(), live)
     assert not early.ended.is_set(), "nothing had been sent yet"
-    assert len(waiting.written) == 3, "header, frames 2 and 3"
+    assert waiting.written == [init_segment.header, *at_zero(2, 3)]
+    live.join(late := WebSocketVideoViewer())
+    assert messages_for(late)[1:] == [init_segment.header, *at_zero(2, 3)]
+    assert webrtc._sets == init_segment.sets
 
 
 def test_a_newcomer_gets_the_group_of_pictures_so_far_and_leaving_ends_all_work():
@@ -227,7 +289,7 @@ def test_a_newcomer_gets_the_group_of_pictures_so_far_and_leaving_ends_all_work(
         live.deliver(1, INIT_SEGMENT, piece(number, key=number in (0, 3)))
     second = WebSocketVideoViewer()
     live.join(second)
-    assert len(second._queue) == 2 + 2, "description, header, key frame 3 and frame 4"
+    assert messages_for(second)[1:] == [INIT_SEGMENT.header, *at_zero(3, 4)]
     live.leave(first)
     live.leave(second)
     assert not live.wanted.is_set()
@@ -239,8 +301,41 @@ def test_a_screen_that_does_not_read_costs_no_memory():
     screen.open(INIT_SEGMENT)
     for number in range(10 * FRAGMENTS_MAX):
         screen.offer(piece(number, key=number % 30 == 0))
-        assert len(screen._queue) <= FRAGMENTS_MAX + 2
-    assert screen.counts.skipped > 0
+        assert len(screen._queue) <= FRAGMENTS_MAX + 30
+    waiting = messages_for(screen)
+    assert screen.counts.skipped == 10 * FRAGMENTS_MAX - len(waiting[2:])
+    assert waiting[1] == INIT_SEGMENT.header, "it is as necessary as before"
+    assert waiting[2] == piece(1050, key=True).bytes_at(0), "what is left begins with a key frame"
+
+
+def test_a_screen_that_does_not_read_costs_no_memory_where_key_frames_are_rare(monkeypatch):
+    monkeypatch.setattr("streamer.h264.viewers.GOP_BYTES_MAX", 1000)
+    screen = WebSocketVideoViewer()
+    screen.open(INIT_SEGMENT)
+    for number in range(1000):
+        screen.offer(piece(number, key=number == 0))
+        assert sum(map(len, screen._queue)) < 1000 + 200
+    assert [type(message) for message in messages_for(screen)] == [str, bytes]
+    assert screen.counts.skipped == 1000
+    screen.offer(piece(1000, key=True))
+    assert len(messages_for(screen)) == 1
+
+
+def test_who_comes_late_in_a_long_group_of_pictures_gets_all_of_it():
+    """With more than FRAGMENTS_MAX frames in it (gop_s = 5 at 30 fps) description, header and all frames were dropped;
+    the page then collected video that it could not play, without end."""
+    live = LiveVideo("cam0")
+    live.join(WebSocketVideoViewer())
+    count = 2 * FRAGMENTS_MAX
+    for number in range(count):
+        live.deliver(1, INIT_SEGMENT if number == 0 else None, piece(number, key=number == 0))
+    live.join(screen := WebSocketVideoViewer())
+    live.join(player := HttpVideoViewer())
+    description, *rest = messages_for(screen)
+    assert json.loads(description)["type"] == "film"
+    assert rest == [INIT_SEGMENT.header, *at_zero(*range(count))]
+    player.begin(raw_stream := FakeRawStream(), live)
+    assert raw_stream.written == rest
 
 
 def test_what_a_dead_recorder_left_in_the_ring_is_not_shown_as_live():
