@@ -7,7 +7,8 @@ One encoded frame (an *access unit*) is cut into as many slots as it needs; each
 - The unit is H.264 in Annex B form (start codes). A key frame begins with its parameter sets (SPS, PPS), so a reader
   may begin at any key frame and needs nothing else; there is no separate extradata. `parameter_sets()` finds them.
 - `pts_us` is the sensor's clock in microseconds: it never steps back within a `stream`. Another `stream` number
-  means that the encoder was opened anew: size or parameter sets may differ, and it begins with a key frame.
+  means that the encoder was opened anew: size or parameter sets may differ, and it begins with a key frame. A recorder
+  that is started again counts from 1 again, so after that only the parameter sets tell.
 - Metadata (frame id, captured_ns, exposure …) is the frame's own; Flags.KEY is set in every slot of a key frame.
 - There are no B-frames: decoding order is presentation order.
 
@@ -70,7 +71,7 @@ class Unit:
     width: int
     height: int
     stream: int
-    """Counts openings of the encoder; at another number everything may differ."""
+    """Counts openings of the encoder, each recorder from 1 on; at another number everything may differ."""
     sample_aspect: tuple[int, int] = SQUARE
     """Width and height of one pixel."""
 

@@ -61,7 +61,7 @@ class StreamState:
 
     init_segment: InitSegment
     stream: int
-    """Counts openings of the encoder, as in the packets."""
+    """Counts openings of the encoder, as in the packets: each recorder from 1 on."""
     fragments: list[MuxedFrame] = field(default_factory=list)
     """From the newest key frame on."""
     kept_bytes: int = 0
@@ -118,7 +118,8 @@ class LiveVideo:
 
     def deliver(self, stream: int, init_segment: InitSegment | None, fragment: MuxedFrame) -> None:
         """Gives the feed's next fragment to every viewer; `init_segment` comes with each key frame."""
-        if self.state is None or self.state.stream != stream:
+        # A recorder that was restarted counts from 1 again, maybe with another preset.
+        if self.state is None or self.state.stream != stream or init_segment not in (None, self.state.init_segment):
             if init_segment is None or not self.viewers:
                 return
             self.state = StreamState(init_segment, stream)

@@ -255,7 +255,7 @@ def test_a_player_that_cannot_keep_up_goes_on_at_the_next_key_frame():
     assert player.counts.skipped == 4
 
 
-@pytest.mark.parametrize(("stream", "init_segment"), [(2, INIT_SEGMENT)])
+@pytest.mark.parametrize(("stream", "init_segment"), [(2, INIT_SEGMENT), (1, OTHER_INIT_SEGMENT)])
 def test_another_encoder_ends_a_file_and_begins_a_new_film_on_a_websocket(stream, init_segment):
     """A recorder that is restarted counts its encoders from 1 again; with another preset all viewers, newcomers too,
     went on with the parameter sets of the one before, and saw grey or nothing."""
