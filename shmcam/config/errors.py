@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from shmcam.config.masking import MASK
 from shmcam.config.schema import Section, find_key, list_keys, load_tables, table_name_of
 from shmcam.config.toml_file import Document, SettingsError, line_of, to_toml
 
@@ -86,8 +87,8 @@ class Diagnostics(Struct, frozen=True):
         *table, name = place
         shown = repr(value) if isinstance(value, str) else to_toml(value)
         shown = shown if len(shown) <= VALUE_MAX else shown[: VALUE_MAX - 3] + "..."
-        key = find_key(".".join(place))
-        shown = "***" if key and key.secret else shown
+        key = find_key(".".join(place)) or find_key(".".join(table))  # a row that is no table has no key
+        shown = MASK if key and (key.secret or key.row is not None) else shown
         within = f"[{'.'.join(table)}] " if table else ""
         return SettingsError(f"{self._locate(place)}: {within}{name} = {shown}: must be {expected}")
 

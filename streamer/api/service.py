@@ -8,14 +8,13 @@ from typing import Annotated, Any
 
 import msgspec
 
+from shmcam.config.masking import mask_secret
 from shmcam.control import messages as c
 from streamer.api.actions import make_command_endpoint, make_read_endpoint
 from streamer.api.endpoint import Answer, Call, Endpoint, answer_of
 from streamer.api.programs import find_waiting, read_start_times, restart_programs
 from streamer.http.context import Context
 from streamer.monitoring.events import Told
-
-MASK = "********"
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -92,7 +91,7 @@ async def _list_settings(call: Call) -> Settings:
         rows.append(
             Setting(
                 key=key.path,
-                value=(MASK if value else "") if key.secret else value,
+                value=mask_secret(key, value),
                 default=key.default,
                 type=key.type,
                 unit=key.unit,
@@ -103,7 +102,7 @@ async def _list_settings(call: Call) -> Settings:
                 apply=key.apply,
                 secret=key.secret,
                 own={
-                    camera: MASK if key.secret and own[full] else own[full]
+                    camera: mask_secret(key, own[full])
                     for camera in call.context.cameras
                     if (full := f"cameras.{camera}.{path}") in own
                 },

@@ -303,6 +303,20 @@ def test_a_secret_of_the_wrong_type_is_refused_without_being_shown(load):
             load(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[[hooks.actions]]\nwebhook = "https://hooks.example/SECRET"', "table of tables"),
+        ('[hooks]\nactions = "SECRET"', "table of tables"),
+        ('[hooks.actions]\nphone = "https://hooks.example/SECRET"', "a table"),
+        ('[hooks.actions.phone]\nevents = ["saved"]\nheaders = "SECRET"', "table of text"),
+    ],
+)
+def test_a_hook_of_the_wrong_shape_is_refused_without_showing_its_secrets(load, text, expected):
+    with pytest.raises(SettingsError, match=rf"= \*\*\*: must be {expected}"):
+        load(text)
+
+
 def test_every_key_has_words_for_people(load):
     for key in load("").schema():
         assert key.help and key.expected and key.apply in ("live", "restart", "file"), key.path

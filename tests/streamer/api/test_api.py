@@ -335,6 +335,36 @@ def test_what_is_not_there_is_not_asked_for(tmp_path, path):
     run(test())
 
 
+HOOK = """[http]
+token = "SECRET-0123456789abcdef"
+[hooks.actions.phone]
+events = ["motion_began"]
+webhook = "https://hooks.example/SECRET-SECRET"
+secret = "whsec_SECRET-SECRET"
+headers = { Authorization = "Bearer SECRET-SECRET" }
+[cameras.cam0]
+url = "rtsp://a:SECRET-SECRET@camera.example/"
+"""
+
+
+def test_settings_are_shown_without_their_secrets_while_the_hub_is_away(tmp_path):
+    """Those of the hooks stood in the answer as they are in config.toml: they are in the rows of a table."""
+
+    async def test():
+        async with running(tmp_path, HOOK) as server, browsing(server) as browser:
+            server.hub.reply = Reply(ok=False, status="no_hub", text="ERROR: no hub")
+            owner = {"Authorization": "Bearer SECRET-0123456789abcdef"}
+            text = await (await browser.get("/api/v1/settings", headers=owner)).text()
+            assert "SECRET-" not in text
+            shown = {one["key"]: one["value"] for one in json.loads(text)["settings"]}
+            assert (shown["http.token"], shown["http.password"]) == ("***", "")
+            phone = shown["hooks.actions"]["phone"]
+            assert (phone["webhook"], phone["secret"], phone["headers"]) == ("***", "***", "***")
+            assert phone["events"] == ["motion_began"]
+
+    run(test())
+
+
 def test_settings_are_shown_with_their_meaning_and_changed_through_the_hub(tmp_path):
     async def test():
         async with running(tmp_path) as server, browsing(server) as browser:
