@@ -291,6 +291,16 @@ class HttpConnection(web.RequestHandler):
         finally:
             self.requests += 1
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Sends what a handler has returned; until it is out, a file of gigabytes too, the connection is not idle."""
+        self.requests += 1
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self.requests -= 1
+
     async def find_uid(self) -> int | None:
         """Returns the user at the other end of a local connection, who stays the same; None if it is not seen."""
         if self._uid is None:

@@ -488,6 +488,29 @@ def test_when_all_places_are_busy_a_newcomer_is_told(tmp_path):
     run(test())
 
 
+def test_a_download_that_goes_on_is_not_idle(tmp_path):
+    """Its handler has returned while the file is sent, so as the oldest connection it was the first to make room."""
+    from shmcam.library import Entry
+
+    async def test():
+        async with running(tmp_path, "[http]\nmax_connections = 8\nsend_buffer_kib = 64\n") as server:
+            big = tmp_path / "recordings" / "big.mp4"
+            big.parent.mkdir()
+            big.write_bytes(bytes(10_000_000))
+            entry = server.context.catalogue.add(Entry(kind="clip", camera="cam0", path=big, started_utc_ns=1))
+            path = f"/api/v1/library/{entry.id}/file"
+            _, _, reader, _ = await opened(server, path, receive_buffer=65536)
+            others = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(9)]
+            connections = server.context.connections
+            await eventually(lambda: connections.counts.evicted == 2, what="two of the others to make room")
+            await soon(reader.readexactly(10_000_000), 30)
+            await eventually(lambda: not any(one.requests for one in connections.open), what="it to be idle again")
+            for _, writer in others:
+                writer.close()
+
+    run(test())
+
+
 def test_one_peer_cannot_take_all_places():
     """Peers behind one address other than loopback share a limit of their own."""
     from streamer.http.connection import ConnectionLimits, ConnectionTable
