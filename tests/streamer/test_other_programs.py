@@ -6,9 +6,12 @@ import sys
 
 import pytest
 
+from streamer.auth.roles import PUBLIC_PATHS
 from tests.machine import PATIENCE
+from tests.streamer.api.test_archives import make_archive
 from tests.streamer.harness import UPGRADE, Threaded, body_of, browsing, number_in, opened, parts, raw, running
 from tests.streamer.pictures.test_stream import run
+from tests.streamer.test_roles import routes
 
 TOKEN = "t" * 24
 LOCKED = f'[http]\ntoken = "{TOKEN}"\n'
@@ -228,5 +231,38 @@ def test_snapshots_under_the_names_of_other_programs_and_inputs_that_are_not_the
                 answer = await browser.get(f"/?action={action}")
                 assert (answer.status, "there is: 0..1" in (await answer.json())["reason"]) == (404, True), action
             assert (await browser.get("/?action=dance")).status == 400
+
+    run(test())
+
+
+QUERIES = {"/api/v1/library/zip": "?ids=1", "/api/v1/archives/trial_7/file": "?file=config.toml"}
+FILES = {
+    "/api/v1/library/1/file",
+    *QUERIES,
+    "/api/v1/archives/trial_7/zip",
+    "/snapshot.jpg",
+    "/static/app.js",
+    "/stream",
+}
+
+
+def test_no_answer_to_head_has_a_body(tmp_path):
+    """A HEAD of a zip brought all of it; on the same connection it stood where the next answer was expected."""
+
+    async def test():
+        async with running(tmp_path, fps=30) as server:
+            make_archive(tmp_path, "trial_7")
+            paths = {path for method, path in routes().values() if method == "GET"} | PUBLIC_PATHS
+            paths = {path.replace("/archives/app.js", "/archives/trial_7") for path in paths}
+            for path in sorted(paths | {"/?action=stream", "/?action=snapshot"}):
+                query = QUERIES.get(path, "")
+                line = "HTTP/1.1\r\nHost: localhost"
+                answer = await raw(
+                    server.port,
+                    f"HEAD {path}{query} {line}\r\n\r\nGET /state {line}\r\nConnection: close\r\n\r\n".encode(),
+                )
+                head, _, rest = answer.partition(b"\r\n\r\n")
+                assert rest.startswith(b"HTTP/1.1 200 OK\r\n"), (path, head, rest[:80])
+                assert head.startswith(b"HTTP/1.1 200 ") or path not in FILES, (path, head)
 
     run(test())
