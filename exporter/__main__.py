@@ -53,6 +53,7 @@ def open_exporter(process: Process) -> Iterator[Exporter]:
         for each in catalogues:
             each.on_deleted = lambda **fields: control.announce(Deleted(**fields))
         picture_catalogue.missed = catalogue.missed  # one flag: a thread that reconciles does it for all
+        picture_catalogue.awaited_room = catalogue.awaited_room
         ring_jobs = JobQueue("saver", own.queue, stop)
         file_jobs = JobQueue("file_jobs", own.queue, stop)
 
@@ -85,7 +86,7 @@ def open_follower(name: str, exporter: Exporter, process: Process, stack: ExitSt
     """Opens the continuous work of one camera, with a ring reader and a library connection of its own."""
     camera = stack.enter_context(CameraFrames(name, process.settings, process.stop))
     catalogue = stack.enter_context(Catalogue.of(process.settings))
-    catalogue.missed = exporter.catalogue.missed
+    catalogue.missed, catalogue.awaited_room = exporter.catalogue.missed, exporter.catalogue.awaited_room
     saver = PictureSaver(lambda: exporter.settings, catalogue, exporter.control.announce)
     return CameraFollower(camera, lambda: exporter.settings, process.stop, saver, catalogue)
 
