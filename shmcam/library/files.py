@@ -74,24 +74,35 @@ def find_files(folder: Path, report: Callable[[OSError], None] | None = None) ->
 
 
 def remove_leftovers(folders: Sequence[Path], owner: Owner) -> list[Path]:
-    """Removes temporary files that no process writes any more, and our sidecars without a file. Returns: the paths."""
+    """Removes temporary files that no process writes any more, and our sidecars without a file. Returns: the paths.
+
+    What cannot be removed stays for the next time.
+    """
     removed = []
     for folder in folders:
         for walked, _, names in os.walk(folder):
             subfolder = Path(walked)
-            removed += sweep(subfolder)
+            swept = sweep(subfolder)
+            removed += swept
             for name in names:
                 if name.endswith(".json") and _is_orphan(subfolder / name, owner):
-                    removed += _remove_orphan(subfolder / name)
+                    with suppress(OSError):
+                        removed += _remove_orphan(subfolder / name, swept)
     return removed
 
 
-def _remove_orphan(path: Path) -> list[Path]:
-    """Removes a sidecar whose file is gone, and the companions that it lists."""
-    values = read_json(path) or {}
-    listed = values.get("companions", [])
-    names = [name for name in listed if isinstance(name, str) and Path(name).name == name] if listed else []
-    paths = [companion for name in names if (companion := path.with_name(name)).is_file()] + [path]
+def _remove_orphan(path: Path, swept: Collection[Path]) -> list[Path]:
+    """Removes a sidecar whose file is gone; the companions that it lists only where the file was never finished.
+
+    Its temporary file, one of `swept`, proves that. Otherwise somebody has renamed the file, and they belong to it:
+    `remove` deletes them before the file.
+    """
+    paths = [path]
+    if any(part.name.startswith(f".{path.stem}.") for part in swept):
+        listed = (read_json(path) or {}).get("companions")
+        names = listed if isinstance(listed, list) else []
+        names = [name for name in names if isinstance(name, str) and Path(name).name == name]
+        paths = [companion for name in names if (companion := path.with_name(name)).is_file()] + paths
     for gone in paths:
         gone.unlink(missing_ok=True)
     return paths
@@ -120,7 +131,7 @@ def is_inside(path: Path, folders: Sequence[Path]) -> bool:
 
 
 def remove(entry: Entry, folders: Sequence[Path], owner: Owner) -> None:
-    """Deletes an entry's files, the main one first; what is gone already does not matter.
+    """Deletes an entry's files; what is gone already does not matter. A file that was renamed keeps its companions.
 
     Raises: LibraryError for a file that is not ours, or outside the library's folders (a damaged row must delete
     nothing else); OSError.
@@ -134,10 +145,10 @@ def remove(entry: Entry, folders: Sequence[Path], owner: Owner) -> None:
     with suppress(FileNotFoundError):
         if sidecar.read(path, owner) is None:
             raise LibraryError(f"{path}: nothing proves that this installation made it; not deleted")
+        for name in entry.companions:  # before it: after a kill in between, the file has its row and goes with the next
+            with suppress(FileNotFoundError, IsADirectoryError):  # a folder of this name is somebody else's
+                path.with_name(name).unlink()
         path.unlink()
-    for name in entry.companions:
-        with suppress(FileNotFoundError, IsADirectoryError):  # a folder of this name is somebody else's
-            path.with_name(name).unlink()
     beside = sidecar_path_of(path)
     if owner.is_our_sidecar(read_json(beside)):
         beside.unlink(missing_ok=True)

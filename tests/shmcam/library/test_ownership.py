@@ -389,3 +389,62 @@ def test_a_folder_in_the_place_of_a_companion_stays_and_holds_nothing_up(catalog
     (clip.path.with_suffix(".csv") / "mine").mkdir(parents=True)
     catalogue.delete(clip.id)
     assert catalogue.find() == [] and not clip.path.exists() and (clip.path.with_suffix(".csv") / "mine").exists()
+
+
+@pytest.mark.parametrize("how", ["start", "limit"])
+def test_a_clip_that_is_renamed_keeps_its_frame_timing(catalogue, saved, how):
+    """Its CSV was deleted at the next start, with the description of a clip that was no longer there."""
+    clip = saved("cam0_20260101_000000.mp4", companions=("cam0_20260101_000000_frame_timing.csv",))
+    other = saved("cam0_20260101_000001.mp4")
+    timing = clip.path.with_name(clip.companions[0])
+    timing.write_text("frame_number\n1\n")
+    clip.path.rename(clip.path.with_name("fox.mp4"))
+    if how == "start":
+        catalogue.reconcile()
+        files.remove_leftovers(catalogue.folders, catalogue.owner)
+    else:
+        catalogue.remove(clip, "limit")
+    left = {path.name for path in timing.parent.iterdir()}
+    assert left == {timing.name, "fox.mp4", other.path.name, f"{other.path.name}.json"}
+    assert catalogue.find() == [other]
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_killed_while_it_deletes_a_clip_it_leaves_nothing_for_ever(catalogue, saved, monkeypatch, after):
+    clip = saved("cam0_20260101_000000.mp4", companions=("a.csv", "b.csv"))
+    for name in clip.companions:
+        clip.path.with_name(name).write_text("x")
+    unlink, calls = Path.unlink, []
+
+    def die(path, missing_ok=False):
+        calls.append(path)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(Path, "unlink", die)
+        catalogue.remove(clip, "limit")
+    catalogue.reconcile()
+    files.remove_leftovers(catalogue.folders, catalogue.owner)
+    for entry in catalogue.find():  # what still has a row goes by the next limit
+        catalogue.remove(entry, "limit")
+    assert list(clip.path.parent.iterdir()) == []
+
+
+def test_a_leftover_that_cannot_be_removed_keeps_no_other_one(catalogue, saved, monkeypatch):
+    for name in ("a_20260101.npy", "b_20260101.npy"):
+        saved(name, kind="picture").path.unlink()
+    unlink = Path.unlink
+
+    def refuse(path, missing_ok=False):
+        if path.name.startswith("a_"):
+            raise PermissionError(13, "another user's folder")
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "unlink", refuse)
+        assert [path.name for path in files.remove_leftovers(catalogue.folders, catalogue.owner)] == [
+            "b_20260101.npy.json"
+        ]
+    assert len(files.remove_leftovers(catalogue.folders, catalogue.owner)) == 1
