@@ -19,6 +19,14 @@ from streamer.http.context import CONTEXT, access_of, camera_of
 STATIC = Path(__file__).parents[1] / "static"
 STRIP_BYTES_MAX = 16 * 1024 * 1024
 """The largest strip: a day's keogram has 1440 columns, so a larger file is none."""
+LOGGED_IN_PAGE = """<!doctype html>
+<meta charset="utf-8">
+<meta name="color-scheme" content="dark light">
+<meta http-equiv="refresh" content="0; url=./">
+<title>shmcam</title>
+<a href="./">shmcam</a>
+"""
+"""The page after a login by link; a navigation of its own brings the new cookie."""
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -39,9 +47,11 @@ def _respond_with_asset(name: str) -> web.Response:
 
 
 async def serve_page(request: web.Request) -> web.StreamResponse:
-    """Answers with the page; a link with `?token=` logs in, and the redirect removes the token from the address bar."""
+    """Answers with the page; a link with `?token=` logs in, and goes on without the token in the address bar."""
     if "token" in request.query and request.app[CONTEXT].guard.is_login_required:
-        raise add_login_cookie(request, web.HTTPSeeOther("./"), access_of(request).role)
+        # No redirect: where the link is on another site, the browser follows it without the cookie, which is Strict.
+        response = web.Response(text=LOGGED_IN_PAGE, content_type="text/html", headers={"Cache-Control": "no-store"})
+        return add_login_cookie(request, response, access_of(request).role)
     return _respond_with_asset("index.html")
 
 

@@ -581,6 +581,23 @@ def test_a_person_logs_in_and_out(tmp_path, browser):
         context.close()
 
 
+def test_a_link_with_the_token_on_another_site_leads_in(tmp_path, browser):
+    """It ended at the login page: what a link is redirected to is asked for without a cookie that is Strict."""
+    token = "t" * 24
+    with Threaded(tmp_path, f'[http]\ntoken = "{token}"\n', fps=10.0) as served:
+        context = browser.new_context()
+        page = context.new_page()
+        link = f'<a href="{served.server.url}/?token={token}">camera</a>'
+        page.route("http://other.example/", lambda route: route.fulfill(body=link, content_type="text/html"))
+        page.goto("http://other.example/")
+        page.get_by_role("link").click()
+        playwright.expect(page.locator("#badges")).to_contain_text("Live ·")
+        assert page.url == f"{served.server.url}/#live"
+        page.go_back()
+        assert page.url == "http://other.example/", "the token is not left in the history"
+        context.close()
+
+
 def test_a_viewer_is_told_why_nothing_can_be_changed(tmp_path, browser):
     accounts = '[http]\npassword = "correct horse"\nviewer_password = "battery staple"\n'
     with Threaded(tmp_path, accounts, fps=10.0) as served:
