@@ -9,6 +9,7 @@ no other thread, second exporter or `shmcam timelapse` takes it for a leftover.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -103,6 +104,14 @@ class Film:
             self.close()
         else:
             self.abandon()
+
+
+def read_camera(part: Path) -> str:
+    """Returns the camera that a leftover holds; empty before its first fragment, or where the film cannot be read."""
+    with suppress(OSError):  # adopted meanwhile by another thread
+        summary = read_summary(part, suspect=SYNC_FRAMES + 1) if is_regular(part) else None
+        return str(summary.about.get("camera", "")) if summary is not None and summary.frames else ""
+    return ""
 
 
 def adopt_film(part: Path, camera: str, owner: Owner | None = None) -> Entry | None:

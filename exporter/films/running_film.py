@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from exporter.films.film import FRAME_BYTES, ROOM_FRAMES, Film, adopt_film
+from exporter.films.film import FRAME_BYTES, ROOM_FRAMES, Film, adopt_film, read_camera
 from exporter.settings import ExportSettings
 from shm_ring import FrameMeta
 from shm_ring.formats import Geometry
@@ -83,7 +83,8 @@ class RunningFilm:
         """
         settings = self.settings()
         for part in sorted(settings.paths.captures.glob(f"{self.kind}_*.mp4{PART}")):
-            camera = file_names.film_camera_of(part.name, self.kind)
+            # The film first: in its name a label looks like a part of the camera's.
+            camera = read_camera(part) or file_names.film_camera_of(part.name, self.kind)
             is_of_removed = self.camera == settings.cameras[0] and camera not in settings.cameras
             if not camera or (camera != self.camera and not is_of_removed):
                 continue

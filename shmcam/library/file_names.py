@@ -75,7 +75,7 @@ def is_film_of(name: str, what: str, camera: str) -> bool:
 
 
 def film_camera_of(name: str, what: str) -> str:
-    """Returns the camera in the name of a film without a label, finished or not; empty for any other name."""
+    """Returns the camera in the name of a film, finished or not, with its label if it has one; empty for others."""
     match = re.fullmatch(rf"{what}_(.+)_{_STAMP}{_NUMBER}\.\w+(\.\w+)?", name)
     return match[1] if match else ""
 

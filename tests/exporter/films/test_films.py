@@ -69,6 +69,26 @@ def test_a_leftover_of_a_camera_whose_name_begins_alike_is_left_alone(settings, 
     assert adopt("front_door") == ([film.path.name] if frames == 4 else []) and not film.part.exists()
 
 
+@pytest.mark.parametrize("frames", [0, 1, 4])
+def test_a_labelled_leftover_is_of_the_camera_that_it_holds(settings, adopt, frames):
+    """A killed `timelapse build label=trial` was taken for one of the camera cam0_trial, and lay there for ever."""
+    film = begun(settings, "cam0", frames, f"timelapse_cam0_trial_{STAMP}.mp4")
+    film._file.close()  # as a kill leaves it
+    assert adopt("cam0") == ([film.path.name] if frames == 4 else []) and not film.part.exists()
+
+
+def test_a_label_may_make_the_name_that_of_another_camera(tmp_path):
+    (tmp_path / "config.toml").write_text("[cameras.front]\n[cameras.front_door]\n[library]\nfree_reserve_mb = 0\n")
+    settings = Settings.load(tmp_path / "config.toml", environ={})
+    settings.paths.captures.mkdir()
+    film = begun(settings, "front", 4, f"timelapse_front_door_{STAMP}.mp4")
+    film._file.close()
+    with Catalogue.of(settings) as catalogue:
+        for camera in settings.cameras[::-1]:
+            RunningFilm(camera, lambda: settings, catalogue).adopt_leftovers()
+        assert [(entry.camera, entry.path) for entry in catalogue.find()] == [("front", film.path)]
+
+
 @pytest.mark.parametrize("frames", [0, 1, 30])
 @pytest.mark.parametrize("label", ["", "day_"])
 def test_a_film_that_is_being_written_is_not_adopted(settings, adopt, frames, label):
