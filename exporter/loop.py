@@ -213,6 +213,7 @@ def send_heartbeat(exporter: Exporter) -> None:
     retention = next((catalogue.trouble for catalogue in exporter.catalogues if catalogue.trouble), "")
     troubles = (
         *(follower.trouble for follower in followers.values()),
+        *(follower.long_exposure.trouble for follower in followers.values() if follower.long_exposure is not None),
         *(monitor.folder_trouble, monitor.library_trouble, retention),
     )
     trouble = next(filter(None, troubles), "")

@@ -26,6 +26,8 @@ SLOTS = 4
 """Its readers want only the newest frame: one slot for it, one for the writer, two for slow readers."""
 PUBLISH_NS = 500_000_000
 """The time between two published pictures; tone-mapping one takes as long as adding twenty frames."""
+RETRY_NS = 10_000_000_000
+"""The time after which a ring that could not be made or written is tried again."""
 MOST_FRAMES = 65_536
 """The most frames whose times are stored; at 120 fps nine minutes, and more frames hardly lower the noise."""
 EXPOSURE_CHANGE = 1.1
@@ -46,6 +48,8 @@ class LongExposure:
         self._metas: deque[FrameMeta] = deque(maxlen=MOST_FRAMES)
         self._published_ns = 0
         self._writer: RingWriter | None = None
+        self.trouble = ""
+        """Why the picture is not shown; empty: it is. The stack itself continues."""
 
     def add(self, frame: Frame) -> None:
         """Adds one frame; another size or exposure begins a new stack."""
@@ -86,9 +90,16 @@ class LongExposure:
         try:
             writer = self._open_writer(stack.samples.size)
             writer.publish(stretch_to_8_bits(stack.samples, stack.geometry), stack.metas[-1], stack.geometry)
-        except RingError as problem:  # no shared memory left, or another exporter: the stack itself continues
-            log.warning("long exposure not shown camera=%s reason=%s", self._camera, problem)
-            self._published_ns = now_ns + 10_000_000_000
+        except (RingError, OSError) as problem:  # no shared memory left, another exporter, a run folder that is full
+            trouble = f"{self._camera}: no long exposure is shown: {problem}"
+            if trouble != self.trouble:
+                log.warning("long exposure not shown camera=%s reason=%s", self._camera, problem)
+            self.trouble = trouble
+            self._published_ns = now_ns + RETRY_NS
+            return
+        if self.trouble:
+            log.info("long exposure shown again camera=%s", self._camera)
+            self.trouble = ""
 
     def close(self) -> None:
         """Retires the ring, also one that a killed exporter left behind."""

@@ -39,7 +39,8 @@ S = 10**9
 class Saver:
     """Takes work as Jobs does; what it was handed."""
 
-    waiting = 0
+    waiting = done = failed = refused = 0
+    busy_s = 0.0
 
     def __init__(self) -> None:
         self.work = []

@@ -65,6 +65,8 @@ streamer/monitoring/test_load.py::test_sessions_slow_down_on_a_busy_machine_say_
     streamer/websocket/sender.py:WebSocketSender._reason_sent
 streamer/test_process.py::test_viewers_stay_while_the_camera_is_away_and_are_told
     streamer/pictures/feed.py:Feed.status
+exporter/test_long_exposure.py::test_a_run_folder_that_refuses_is_told_once_and_the_picture_comes_when_it_does_not
+    exporter/continuous/long_exposure.py:LongExposure.trouble
 streamer/pictures/test_long.py::test_the_long_exposure_is_streamed_beside_live_video
     streamer/pictures/long_exposure_reader.py:LongExposureReader.problem
 shmcam/hub/test_hub.py::test_what_a_process_does_ends_with_it_and_what_it_saw_stays_if_it_lasts
