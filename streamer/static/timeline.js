@@ -65,9 +65,17 @@ export class TimelineTab {
   strip(name) {
     const canvas = h("canvas", { height: 50, tabindex: 0, role: "slider", "data-camera": name, "aria-label": `Time of ${name}`, "aria-valuemin": 0, "aria-valuemax": 86400 });
     const at = (event) => { const box = canvas.getBoundingClientRect(); return this.since + ((event.clientX - box.left) / box.width) * (this.until - this.since); };
-    canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); this.dragging = true; this.seek(at(event), name); });
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      this.dragging = true;
+      if (event.pointerType === "mouse") this.seek(at(event), name); // a finger may begin to scroll the page
+    });
     canvas.addEventListener("pointermove", (event) => { if (this.dragging) this.scrub(at(event), name); this.hover(at(event), name, event); });
-    canvas.addEventListener("pointerup", () => { this.dragging = false; });
+    canvas.addEventListener("pointerup", (event) => {
+      if (this.dragging && event.pointerType !== "mouse") this.seek(at(event), name);
+      this.dragging = false;
+    });
+    canvas.addEventListener("pointercancel", () => { this.dragging = false; clearTimeout(this.resting); }); // it scrolls
     canvas.addEventListener("pointerleave", () => { this.preview.hidden = true; });
     return h("div", { class: "strip-row" }, h("b", {}, name), canvas);
   }

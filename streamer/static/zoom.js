@@ -55,6 +55,7 @@ export class Zoom {
   }
 
   move(event) {
+    if (!event.buttons) this.pointers.delete(event.pointerId); // released elsewhere
     const pointer = this.pointers.get(event.pointerId);
     if (!pointer) return;
     const others = [...this.pointers.values()].filter((other) => other !== pointer);

@@ -961,6 +961,48 @@ def test_the_timeline_plays_a_clip_and_the_recording_that_is_being_written(pipel
         pipeline.text("record stop cam0", 30)
 
 
+def test_a_finger_that_scrolls_over_the_timeline_moves_nothing_and_one_that_taps_or_drags_does(tmp_path, browser):
+    """A scroll that began on a strip played from there, and every later movement went on as a drag."""
+    more = {"has_touch": True, "viewport": {"width": 400, "height": 350}}
+    with Threaded(tmp_path, fps=5) as served, opened(browser, served.server.url, "/#timeline", **more) as page:
+        strip = page.get_by_role("slider", name="Time of cam0")
+        strip.evaluate("(one) => one.addEventListener('pointercancel', () => { window.cancelled = true; })")
+        strip.evaluate("(one) => one.scrollIntoView({ block: 'center' })")
+        box = strip.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + 20
+        touch = page.context.new_cdp_session(page)
+
+        def swipe(*points: tuple[float, float]) -> None:
+            kinds = ("touchStart", *["touchMove"] * (len(points) - 1))
+            for kind_, (at_x, at_y) in zip(kinds, points, strict=True):
+                touch.send("Input.dispatchTouchEvent", {"type": kind_, "touchPoints": [{"x": at_x, "y": at_y}]})
+            touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+        def share() -> float:
+            """Where the time is that the strip tells, as a share of the day."""
+            return float(strip.get_attribute("aria-valuenow")) / 86400
+
+        status = page.locator(".filters [role=status]")
+        swipe(*((x, y - 12 * step) for step in range(9)))
+        until(lambda: page.evaluate("window.cancelled"), 10, "the browser to scroll")
+        page.wait_for_timeout(400)  # what it would have begun to play is shown by now
+        assert (status.text_content(), page.locator(".player p").text_content()[:13]) == ("", "Click a strip")
+        strip.evaluate("(one) => one.scrollIntoView({ block: 'center' })")
+        before = share()
+        page.mouse.move(box["x"] + 8, y)
+        page.mouse.move(box["x"] + 12, y)
+        page.wait_for_timeout(400)  # a drag would have moved it by now
+        assert abs(share() - before) < 0.01 and status.text_content() == ""
+        quarter = (box["x"] + box["width"] / 4, strip.bounding_box()["y"] + 20)
+        now = datetime.now()
+        played = min(0.25, (now.hour * 60 + now.minute) / 1440)  # nothing is later than now
+        swipe(quarter)
+        until(lambda: abs(share() - played) < 0.01, 10, "a tap to play from there")
+        eighth = (box["x"] + box["width"] / 8, quarter[1])
+        swipe(quarter, ((quarter[0] + eighth[0]) / 2, quarter[1]), eighth)
+        until(lambda: abs(share() - min(0.125, played)) < 0.01, 10, "a drag to play from its end")
+
+
 def _recorded_s(pipeline) -> float:
     over = json.loads(pipeline.http("/api/v1/overview"))
     since = over["recordings"]["cam0"]["since_utc"]
@@ -993,6 +1035,15 @@ def test_the_picture_is_zoomed_by_wheel_keys_and_buttons_and_a_swipe_changes_the
         assert page.evaluate(scale).startswith("matrix(1.5")
         page.keyboard.press("0")
         assert page.evaluate(scale) == "none"
+        page.mouse.down()
+        page.mouse.move(box["x"] - 50, box["y"] - 20)
+        page.mouse.up()  # outside, where the picture does not hear of it
+        page.mouse.move(box["x"] + 100, box["y"] + 100)
+        page.keyboard.press("+")
+        before = page.evaluate(scale)
+        page.mouse.move(box["x"] + 60, box["y"] + 60)
+        assert page.evaluate(scale) == before, "no button is down"
+        page.keyboard.press("0")
     with opened(browser, pipeline.url, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True) as page:
         page.locator("[data-camera=cam0]").tap()
         touch = page.context.new_cdp_session(page)
