@@ -27,6 +27,7 @@ from streamer.api.library import MEDIA_TYPES, content_disposition_of
 from streamer.api.zip_download import send_zip
 from streamer.auth.roles import Role
 from streamer.http.context import access_of
+from streamer.http.file_response import FileResponse
 
 VERIFY_S = 600.0
 """The longest wait for a check; it reads every byte of the archive."""
@@ -128,7 +129,7 @@ async def _send_file(call: Call) -> web.StreamResponse:
         raise CommandRefused(404, f"no file {call.query.file[:100]!r} in archive {folder.name}")
     media = file.media or "application/octet-stream"
     disposition = content_disposition_of(Path(file.file).name, media)
-    return web.FileResponse(folder / file.file, headers={"Content-Type": media, "Content-Disposition": disposition})
+    return FileResponse(folder / file.file, headers={"Content-Type": media, "Content-Disposition": disposition})
 
 
 async def _send_zip(call: Call) -> web.StreamResponse:

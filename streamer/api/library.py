@@ -32,6 +32,7 @@ from streamer.api.thumbnails import get_thumbnail
 from streamer.api.zip_download import send_zip
 from streamer.http.context import Context, access_of, camera_of
 from streamer.http.errors import error_response
+from streamer.http.file_response import FileResponse
 
 MEDIA_TYPES = {
     ".jpg": "image/jpeg",
@@ -244,11 +245,10 @@ async def _show_row(call: Call) -> Row:
 
 
 async def _send_file(call: Call) -> web.StreamResponse:
-    """Sends the file; ranges, If-Modified-Since and ETag are aiohttp's."""
     entry = await _find_entry(call)
     path, media_type = await find_download(call, entry)
     disposition = content_disposition_of(entry.path.name, media_type)
-    return web.FileResponse(path, headers={"Content-Type": media_type, "Content-Disposition": disposition})
+    return FileResponse(path, headers={"Content-Type": media_type, "Content-Disposition": disposition})
 
 
 async def _send_chosen(call: Call) -> web.StreamResponse:
@@ -275,7 +275,7 @@ async def _send_growing(call: Call) -> web.StreamResponse:
     ]
     for path in files:
         if path.name.endswith(f".mp4{PART}") and await asyncio.to_thread(_is_in_our_folders, context, path):
-            return web.FileResponse(path, headers={"Content-Type": "video/mp4", "Cache-Control": "no-store"})
+            return FileResponse(path, headers={"Content-Type": "video/mp4", "Cache-Control": "no-store"})
     raise CommandRefused(404, f"no mp4 of {camera.name} is being written")
 
 

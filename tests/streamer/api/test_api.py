@@ -22,8 +22,10 @@ from shmcam.runtime.stop import Stop
 from streamer.api.endpoint import HTTP_STATUS
 from streamer.api.library import find_timeline
 from streamer.api.openapi import ENDPOINTS, describe
+from streamer.monitoring.system_load import SystemLoad, process_health_of
 from tests.machine import Deadline
-from tests.streamer.harness import Threaded, browsing, eventually, running
+from tests.streamer.api.test_archives import make_archive
+from tests.streamer.harness import Threaded, browsing, eventually, raw, running
 from tests.streamer.pictures.test_caption import Alone, Line
 from tests.streamer.pictures.test_stream import run
 
@@ -533,6 +535,43 @@ def test_the_library_lists_shows_and_fetches(tmp_path):
             assert (await browser.get(f"{one}/file", headers={"Range": "bytes=999999999-"})).status == 416
             small = cv2.imdecode(np.frombuffer(await (await browser.get(f"{one}/thumbnail")).read(), np.uint8), 1)
             assert small.shape == (240, 320, 3)
+
+    run(test())
+
+
+@pytest.mark.parametrize("path", ["library/1/file", "archives/trial_7/file?file=config.toml", "cameras/cam0/recording"])
+def test_a_download_goes_on_only_where_it_is_the_same_file(tmp_path, path):
+    """If-Range with an ETag was ignored: a player or browser joined the parts of two clips, without an error."""
+
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            archive, growing = make_archive(tmp_path), tmp_path / "recordings" / "a.mp4.part"
+            files = [archive / "config.toml", growing, *(tmp_path / "recordings").rglob("*.mp4")]
+            figures = {"file": str(growing).removesuffix(".part")}
+            process = process_health_of({"program": "recorder", "camera": "cam0", "figures": figures})
+            server.context.system_load = SystemLoad(hub=True, processes=(process,))
+
+            async def continues(condition: str) -> bool:
+                answer = await browser.get(f"/api/v1/{path}", headers={"Range": "bytes=4-", "If-Range": condition})
+                data, whole = await answer.read(), files[0].read_bytes()
+                assert data == (whole[4:] if answer.status == 206 else whole)
+                assert answer.headers["X-Content-Type-Options"] == "nosniff"
+                return answer.status == 206
+
+            tags = []
+            for data in (b"# 0123456789", b"# 0123456789 and another"):
+                for file in files:
+                    file.write_bytes(data)
+                headers = (await browser.get(f"/api/v1/{path}")).headers
+                tags.append(headers["ETag"])
+                assert await continues(tags[-1]) and await continues(headers["Last-Modified"])
+                for other in (f"W/{tags[-1]}", tags[-1].strip('"'), f'{tags[-1]}, "x"', "*", "yesterday", '"x"'):
+                    assert not await continues(other), other
+                assert not await continues("Sat, 01 Jan 2000 00:00:00 GMT")
+            assert not await continues(tags[0])
+            strange = 'Host: localhost\r\nConnection: close\r\nRange: bytes=4-\r\nIf-Range: "x"\r\nOther: \xff\r\n'
+            answer = await raw(server.port, f"GET /api/v1/{path} HTTP/1.1\r\n{strange}\r\n".encode("latin-1"))
+            assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(data)
 
     run(test())
 
