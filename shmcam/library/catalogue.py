@@ -203,7 +203,7 @@ class Catalogue:
         Raises: NotWritable, LibraryError (not ours, or its disk is not mounted), OSError.
         """
         self._database.require_writable()  # a row must not outlive its file
-        if self.mounts.is_away(entry.path):  # the file would be there again with its disk, as a new one
+        if any(map(entry.path.is_relative_to, self.list_away())):  # it would be there again with its disk, as a new one
             raise LibraryError(f"{entry.path}: its disk is not mounted; not deleted")
         files.remove(entry, self.folders, self.owner)
         self.forget([entry.id])
@@ -300,8 +300,8 @@ class Catalogue:
         return make_timeline(rows, span)
 
     def list_away(self) -> list[Path]:
-        """Returns the folders whose disk is not mounted now. Raises: LibraryError."""
-        return [folder for folder in self.folders if self.mounts.is_away(folder)]
+        """Returns the folders whose disk is not mounted now, and those that are not there. Raises: LibraryError."""
+        return [folder for folder in self.folders if self.mounts.is_away(folder) or files.is_gone(folder)]
 
     def sum_groups(self, besides: Sequence[Path] = ()) -> dict[str, tuple[int, int]]:
         """Returns files and bytes of each group (pictures, clips, films, archives), protected ones included.

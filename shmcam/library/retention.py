@@ -247,9 +247,13 @@ class _Disk(Struct, frozen=True):
 
 
 def clean(settings: Settings, catalogue: Catalogue) -> list[Entry]:
-    """Applies every limit now. Returns: the entries deleted. Raises: as `make_room`."""
-    folders = (settings.paths.captures, settings.paths.recordings)
-    return [entry for folder in folders for entry in make_room(settings, catalogue, 0, folder)]
+    """Applies every limit now. Returns: the entries deleted. Raises: as `make_room`, after both disks were tried."""
+    try:
+        deleted = make_room(settings, catalogue, 0, settings.paths.captures)
+    except NoRoom:
+        make_room(settings, catalogue, 0, settings.paths.recordings)
+        raise
+    return deleted + make_room(settings, catalogue, 0, settings.paths.recordings)
 
 
 def select_to_clean(settings: Settings, catalogue: Catalogue) -> list[Entry]:

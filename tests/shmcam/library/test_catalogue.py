@@ -136,6 +136,7 @@ def test_a_protected_file_is_not_deleted_until_it_is_unprotected(catalogue, save
 
 def test_a_row_that_points_outside_the_library_deletes_nothing(catalogue, saved, tmp_path):
     """A damaged or forged row must never turn retention into `rm`."""
+    saved("picture.npy", kind="picture")
     victim = tmp_path / "victim.txt"
     victim.write_text("precious")
     entry = replace(saved(), path=victim)

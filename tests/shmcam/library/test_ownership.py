@@ -26,7 +26,7 @@ from shmcam.library import Catalogue, Entry, LibraryError, archive, file_names, 
 from shmcam.library.archive import build
 from shmcam.library.catalogue import NOT_OURS
 from shmcam.library.manifest import Span
-from shmcam.library.retention import make_room
+from shmcam.library.retention import make_room, select_to_clean
 from shmcam.library.sidecar import FILE, INSTALLATION, Owner, read_regular, sidecar_path_of
 from shmcam.runtime.folder_checks import find_folder_problems
 from shmcam.runtime.stop import Stop
@@ -351,6 +351,28 @@ def test_rows_of_a_linked_folder_follow_the_link(usb):
     assert rows == [(1, "0.mp4", False), (2, "1.mp4", False), (3, "2.mp4", True)]
     catalogue.delete(1)
     assert not (disk / "recordings" / "0.mp4").exists() and catalogue.rebuild() == (2, 0)
+
+
+def test_limits_and_delete_forget_no_row_below_a_link_whose_disk_is_away(usb):
+    """They forgot its rows and told that the files were deleted; back again, all files were new and of age zero."""
+    settings, catalogue, disk = usb
+    catalogue.reconcile()
+    picture = catalogue.add(on_disk(settings, "p.npy", kind="picture"))
+    told = []
+    catalogue.on_deleted = lambda **fields: told.append(fields)
+    disk.rename(disk.with_name("unplugged"))
+    limited = make_settings(settings.folder, "library.clips_max_count=1", "library.clips_max_days=0.000000001")
+    assert select_to_clean(limited, catalogue) == make_room(limited, catalogue, 0, kind="clip") == []
+    with pytest.raises(LibraryError, match=r"0\.mp4: its disk is not mounted"):
+        catalogue.delete(1)
+    assert [entry.id for entry in catalogue.find(newest_first=False)] == [1, 2, 3, picture.id] and told == []
+    full = make_settings(settings.folder, "library.max_total_mb=1")
+    big = catalogue.add(on_disk(settings, "q.npy", 999_500, kind="picture"))
+    assert make_room(full, catalogue, 0) == [picture], "its clips do not count either"
+    disk.with_name("unplugged").rename(disk)
+    assert catalogue.reconcile() == ([], [])
+    catalogue.delete(1)
+    assert [entry.id for entry in catalogue.find(newest_first=False)] == [2, 3, big.id]
 
 
 def test_rows_below_a_link_whose_disk_is_away_are_kept(usb):

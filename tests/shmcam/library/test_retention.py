@@ -288,7 +288,7 @@ def test_files_of_a_disk_that_is_not_mounted_neither_go_nor_count(catalogue, sav
     recordings.rename(tmp_path / "unplugged")
     monkeypatch.setattr(type(catalogue.mounts), "is_away", lambda _self, path: path.is_relative_to(recordings))
     assert make_room(settings, catalogue, MB, settings.paths.captures, kind="picture") == [pictures[0]]
-    with pytest.raises(LibraryError, match="its disk is not mounted; not deleted"):
+    with pytest.raises(LibraryError, match="disk is not mounted; not deleted"):
         catalogue.delete(clips[0].id)
     assert [entry.id for entry in catalogue.find()] == [pictures[1].id, *(clip.id for clip in reversed(clips))]
     monkeypatch.undo()
