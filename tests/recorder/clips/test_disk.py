@@ -457,7 +457,7 @@ def test_a_full_disk_costs_the_oldest_clips_and_recording_goes_on(filmed):
     disk = Disk(made, 9)
     growth(made, "deleted path=", 3, 60)
     growth(made, "recording began", 2)
-    for clip in sorted(disk.seen.rglob("*.mp4"))[:3]:
+    for clip in sorted(disk.seen.rglob("*.mp4"))[-2:]:  # the oldest may go in this instant
         ids = numbers(clip)
         assert ids == list(range(ids[0], ids[-1] + 1))
     usage = os.statvfs(disk.seen)
