@@ -241,7 +241,11 @@ class _Disk(Struct, frozen=True):
                 sync_disk(self.place)
             room = self.measure()
             came, inodes = room.free_bytes - before.free_bytes, room.free_files - before.free_files
-            if not deleted or came >= size * GIVEN_BACK or (room.total_files and inodes >= files * GIVEN_BACK):
+            if (
+                not (deleted and room.total_bytes)
+                or came >= size * GIVEN_BACK
+                or (room.total_files and inodes >= files * GIVEN_BACK)
+            ):
                 return room, True
         return room, False
 

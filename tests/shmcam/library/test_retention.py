@@ -335,6 +335,15 @@ def test_no_more_goes_before_the_disk_has_given_the_room_back(catalogue, saved, 
     assert len(catalogue.find()) == 3, "others may have taken what came back: one more try in ten minutes"
 
 
+def test_a_disk_that_does_not_tell_its_size_is_not_waited_for(catalogue, saved, settings, monkeypatch):
+    for _ in range(4):
+        saved(size=2 * MB)
+    monkeypatch.setattr(retention, "measure_room", lambda *_: disk_space.DiskRoom(0, 0, 0))
+    for number in (1, 2):
+        deleted = make_room(settings, catalogue, MB, at_least_bytes=MB)
+        assert [entry.id for entry in deleted] == [number]
+
+
 def test_a_disk_that_gives_room_back_with_a_commit_is_asked_for_one(catalogue, saved, settings, monkeypatch):
     for _ in range(8):
         saved(size=2 * MB)
