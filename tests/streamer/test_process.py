@@ -120,6 +120,8 @@ def streaming(folder: Path, text: str = ""):
 
 
 def shown(jpeg: bytes) -> int | None:
+    if not jpeg.startswith(b"\xff\xd8"):
+        return None  # the answer says in JSON that there is no picture yet
     return frame_number_code.read(simplejpeg.decode_jpeg(jpeg, colorspace="GRAY")[:, :, 0])
 
 
