@@ -189,53 +189,40 @@ def write(
     Returns: the archive's row, not yet added; protected if it was. Raises: OSError, LibraryBusy.
     """
     with lock_folder(folder):  # somebody may be protecting the archive of the run before
-        entry = _write(folder, span, entries, items, now_utc_ns=now_utc_ns, owner=owner)
+        entries = _add_earlier(folder, entries)
+        started = min(entry.started_utc_ns for entry, _ in entries)
+        ended = max(entry.started_utc_ns + round(entry.duration_s * 1e9) for entry, _ in entries)
+        cameras = sorted({entry.camera for entry, _ in entries})
+        entry = Entry(
+            kind="archive",
+            camera=cameras[0] if len(cameras) == 1 else "",
+            path=folder / MANIFEST,
+            started_utc_ns=started,
+            duration_s=(ended - started) / 1e9,
+            bytes=sum(item.bytes for item in items),
+            frames=sum(entry.frames for entry, _ in entries),
+            trigger="archive",
+            label=folder.name,
+            protected=(read_json(folder / MANIFEST) or {}).get("protected") is True,
+        )
+        manifest = {
+            "format": FORMAT,
+            "name": folder.name,
+            INSTALLATION: owner.id,
+            "created": to_iso(now_utc_ns),
+            "since": None if span.since_utc_ns is None else to_iso(span.since_utc_ns),
+            "until": None if span.until_utc_ns is None else to_iso(span.until_utc_ns),
+            "cameras": cameras,
+            "session": span.session or None,
+            "label_wanted": span.label or None,
+            "bytes": entry.bytes,
+            "protected": entry.protected,
+            **entry.to_description(),
+            **_to_lists(entries, items),
+        }
+        with open_atomic(folder / MANIFEST, replace=True) as file:
+            file.write(json.dumps(manifest, indent=1).encode())
     sync_folder(folder.parent)
-    return entry
-
-
-def _write(
-    folder: Path,
-    span: Span,
-    entries: Sequence[tuple[Entry, str]],
-    items: Sequence[ManifestItem],
-    *,
-    now_utc_ns: int,
-    owner: Owner,
-) -> Entry:
-    entries = _add_earlier(folder, entries)
-    started = min(entry.started_utc_ns for entry, _ in entries)
-    ended = max(entry.started_utc_ns + round(entry.duration_s * 1e9) for entry, _ in entries)
-    cameras = sorted({entry.camera for entry, _ in entries})
-    entry = Entry(
-        kind="archive",
-        camera=cameras[0] if len(cameras) == 1 else "",
-        path=folder / MANIFEST,
-        started_utc_ns=started,
-        duration_s=(ended - started) / 1e9,
-        bytes=sum(item.bytes for item in items),
-        frames=sum(entry.frames for entry, _ in entries),
-        trigger="archive",
-        label=folder.name,
-        protected=(read_json(folder / MANIFEST) or {}).get("protected") is True,
-    )
-    manifest = {
-        "format": FORMAT,
-        "name": folder.name,
-        INSTALLATION: owner.id,
-        "created": to_iso(now_utc_ns),
-        "since": None if span.since_utc_ns is None else to_iso(span.since_utc_ns),
-        "until": None if span.until_utc_ns is None else to_iso(span.until_utc_ns),
-        "cameras": cameras,
-        "session": span.session or None,
-        "label_wanted": span.label or None,
-        "bytes": entry.bytes,
-        "protected": entry.protected,
-        **entry.to_description(),
-        **_to_lists(entries, items),
-    }
-    with open_atomic(folder / MANIFEST, replace=True) as file:
-        file.write(json.dumps(manifest, indent=1).encode())
     return entry
 
 
