@@ -39,6 +39,7 @@ from msgspec.structs import replace
 
 from shmcam.library.entry import Entry
 from shmcam.library.errors import LibraryBusy, LibraryError, NotWritable
+from shmcam.runtime.atomic_files import wait_for_flock
 from shmcam.runtime.procfs import boot_id
 
 
@@ -326,15 +327,8 @@ class Database:
         """Holds the lock file; bounded, because a stopped process might hold it. Raises: NotWritable."""
         descriptor = open_lock(self.path)
         try:
-            deadline = time.monotonic() + self._busy_s
-            while True:
-                try:
-                    fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise LibraryBusy(f"{self.path}.lock: held by another process for {self._busy_s:g} s") from None
-                    time.sleep(0.02)
+            if not wait_for_flock(descriptor, how, self._busy_s):
+                raise LibraryBusy(f"{self.path}.lock: held by another process for {self._busy_s:g} s")
             yield
         finally:
             os.close(descriptor)

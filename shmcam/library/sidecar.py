@@ -17,7 +17,6 @@ import json
 import os
 import socket
 import stat
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,7 +31,7 @@ from shmcam.library.entry import Entry, from_description, is_text
 from shmcam.library.errors import LibraryBusy, LibraryError
 from shmcam.library.file_names import TIMING, has_date, is_picture_name, is_video_name
 from shmcam.library.time_parsing import LARGEST
-from shmcam.runtime.atomic_files import open_atomic, open_regular, read_state
+from shmcam.runtime.atomic_files import open_atomic, open_regular, read_state, wait_for_flock
 
 PICTURES = frozenset({".jpg", ".png", ".tiff"})
 """Formats that carry their description."""
@@ -145,30 +144,17 @@ def lock_folder(folder: Path) -> Iterator[None]:
     disk it holds among the processes of this machine. A folder that cannot be locked is written without.
     Raises: LibraryBusy.
     """
-    descriptor = -1
+    descriptor, is_free = -1, True
     try:
-        with suppress(OSError):
+        with suppress(OSError):  # or a file system without locks
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        deadline = time.monotonic() + LOCK_S
-        while descriptor >= 0 and _is_locked_by_another(descriptor):
-            if time.monotonic() > deadline:
-                raise LibraryBusy(f"{folder}: held by another process for {LOCK_S:g} s")
-            time.sleep(0.02)
+            is_free = wait_for_flock(descriptor, fcntl.LOCK_EX, LOCK_S)
+        if not is_free:
+            raise LibraryBusy(f"{folder}: held by another process for {LOCK_S:g} s")
         yield
     finally:
         if descriptor >= 0:
             os.close(descriptor)
-
-
-def _is_locked_by_another(descriptor: int) -> bool:
-    """Locks a folder, unless another process or thread holds it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks
-        return False
-    return False
 
 
 def write_sidecar(path: Path, values: Mapping[str, Any], owner: Owner) -> None:

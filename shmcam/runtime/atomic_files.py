@@ -111,6 +111,23 @@ GROWTH_BYTES = 4096
 """By so much a file that is read may have grown since its size was looked at."""
 
 
+def wait_for_flock(descriptor: int, how: int, limit_s: float) -> bool:
+    """Takes a lock (flock(2), LOCK_SH or LOCK_EX); bounded, because a stopped process might hold it.
+
+    Returns: whether it was free within `limit_s`. Raises: OSError of a file system without locks.
+    """
+    deadline_s = time.monotonic() + limit_s
+    while True:
+        try:
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
+
+
 def open_regular(path: Path, max_bytes: int | None = None) -> BinaryIO:
     """Opens a regular file to read it; opening never waits, as it would for a FIFO without a writer.
 
