@@ -8,6 +8,7 @@ import os
 import queue
 import shutil
 import subprocess
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,6 +158,23 @@ def test_new_folders_are_synced_into_those_above_them(tmp_path, monkeypatch):
     assert synced == [storage.recordings.parent, storage.recordings, storage.recordings]
 
 
+@contextmanager
+def finishing(folder: Path):
+    """A finisher that was not started, its library, and what it announces."""
+    (folder / "config.toml").touch()
+    settings, notices = Settings.load(folder / "config.toml", environ={}), queue.SimpleQueue()
+    with Catalogue.of(settings) as catalogue:
+        finisher = Finisher(
+            *(settings, RecorderSettings(), "cam0"),
+            marks=EventMarks(folder / "marks.json"),
+            catalogue=catalogue,
+            closed=queue.SimpleQueue(),
+            notices=notices,
+            stop=Stop(),
+        )
+        yield finisher, catalogue, notices
+
+
 def test_a_disk_that_does_not_answer_ends_neither_writer_nor_finisher(tmp_path, monkeypatch):
     """Every look at the closed file fails, too."""
     clip = film.clip_file(tmp_path)
@@ -164,17 +182,7 @@ def test_a_disk_that_does_not_answer_ends_neither_writer_nor_finisher(tmp_path, 
         clip.add(unit)
     clip_of_writer = OpenClip("cam0", clip, film.ORDER, film.track(), 0)
     clip.close()
-    (tmp_path / "config.toml").touch()
-    settings, notices = Settings.load(tmp_path / "config.toml", environ={}), queue.SimpleQueue()
-    with Catalogue.of(settings) as catalogue:
-        finisher = Finisher(
-            *(settings, RecorderSettings(), "cam0"),
-            marks=EventMarks(tmp_path / "marks.json"),
-            catalogue=catalogue,
-            closed=queue.SimpleQueue(),
-            notices=notices,
-            stop=Stop(),
-        )
+    with finishing(tmp_path) as (finisher, _, notices):
         kept = clip_of_writer.to_closed("over", intact=True)
         with monkeypatch.context() as broken:
             for name in ("exists", "stat"):
@@ -195,9 +203,7 @@ def test_a_clip_that_could_not_be_filed_is_filed_when_there_is_room_again(tmp_pa
     order = replace(film.ORDER, protect=True)
     clip_of_writer = OpenClip("cam0", clip, order, film.track(), 0)
     clip.close()
-    (tmp_path / "config.toml").touch()
-    settings, notices = Settings.load(tmp_path / "config.toml", environ={}), queue.SimpleQueue()
-    with Catalogue.of(settings) as catalogue:
+    with finishing(tmp_path) as (finisher, catalogue, notices):
         real, tries = catalogue.add, []
 
         def add(entry):
@@ -207,14 +213,6 @@ def test_a_clip_that_could_not_be_filed_is_filed_when_there_is_room_again(tmp_pa
             return real(entry)
 
         monkeypatch.setattr(catalogue, "add", add)
-        finisher = Finisher(
-            *(settings, RecorderSettings(), "cam0"),
-            marks=EventMarks(tmp_path / "marks.json"),
-            catalogue=catalogue,
-            closed=queue.SimpleQueue(),
-            notices=notices,
-            stop=Stop(),
-        )
         finisher._closed.put(clip_of_writer.to_closed("over", intact=True))
         finisher.start()
         assert notices.get(timeout=30).closed.path == clip.paths.clip
@@ -238,17 +236,7 @@ def test_a_rolling_clip_is_filed_once_though_the_oldest_cannot_be_deleted(tmp_pa
     order = replace(film.ORDER, kind="rolling", trigger="rolling")
     clip_of_writer = OpenClip("cam0", clip, order, film.track(), 0)
     clip.close()
-    (tmp_path / "config.toml").touch()
-    settings, notices = Settings.load(tmp_path / "config.toml", environ={}), queue.SimpleQueue()
-    with Catalogue.of(settings) as catalogue:
-        finisher = Finisher(
-            *(settings, RecorderSettings(), "cam0"),
-            marks=EventMarks(tmp_path / "marks.json"),
-            catalogue=catalogue,
-            closed=queue.SimpleQueue(),
-            notices=notices,
-            stop=Stop(),
-        )
+    with finishing(tmp_path) as (finisher, catalogue, notices):
         finisher._finish(clip_of_writer.to_closed("over", intact=True))
         assert asked and notices.get(timeout=1).closed.path == clip.paths.clip
         assert not finisher._waiting and len(catalogue.find()) == 1
